@@ -15,7 +15,8 @@ ALLOWED = "a TimeSpan [d.]hh:mm:ss[.fff] or a number of seconds"
 _NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,12})?")
 _SPAN = re.compile(
     r"(?:(?P<days>[0-9]{1,8})[.:](?=[0-9]+:[0-9]+:[0-9]))?"
-    r"(?P<hours>[0-9]{1,2}):(?P<minutes>[0-9]{1,2})(?::(?P<seconds>[0-9]{1,2})(?:\.(?P<fraction>[0-9]{1,7}))?)?"
+    r"(?P<hours>[0-9]{1,2}):(?P<minutes>[0-9]{1,2})"
+    r"(?::(?P<seconds>[0-9]{1,2})(?:\.(?P<fraction>[0-9]{1,7}))?)?"
 )
 
 
@@ -30,12 +31,14 @@ def parse_timespan(text: str) -> float:
         return float(text)
     match = _SPAN.fullmatch(text)
     if match is None:
-        raise SettingsError(f"is not {ALLOWED}")
-    days, hours, minutes, seconds = (int(match[part] or 0) for part in ("days", "hours", "minutes", "seconds"))
+        raise SettingsError("not a TimeSpan")
+    days, hours, minutes, seconds = (
+        int(match[part] or 0) for part in ("days", "hours", "minutes", "seconds")
+    )
     if hours > 23:
-        raise SettingsError("has more than 23 hours; write days in front, as in 1.00:00:00 for 24 hours")
+        raise SettingsError("more than 23 hours; 24 hours are written with a day in front, 1.00:00:00")
     if minutes > 59 or seconds > 59:
-        raise SettingsError("has more than 59 minutes or seconds")
+        raise SettingsError("more than 59 minutes or seconds")
     whole = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
     fraction = int((match["fraction"] or "").ljust(7, "0"))
     return (whole * TICKS + fraction) / TICKS
