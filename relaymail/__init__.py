@@ -1,0 +1,1 @@
+"""relaymail: a durable SMTP host on Twisted and PostgreSQL."""

@@ -1,0 +1,17 @@
+"""DNS lookups on the reactor: :class:`~relaymail.dns.resolver.Resolver` and its outcomes."""
+
+from relaymail.dns.outcome import MX, Answer, DNSError, DNSFailure, FailureKind, NoRecords, NoSuchDomain
+from relaymail.dns.resolver import Resolver
+from relaymail.dns.servers import parse_server
+
+__all__ = [
+    "MX",
+    "Answer",
+    "DNSError",
+    "DNSFailure",
+    "FailureKind",
+    "NoRecords",
+    "NoSuchDomain",
+    "Resolver",
+    "parse_server",
+]

@@ -1,0 +1,50 @@
+"""The envelope of a message and the facts of the session it came in (RFC 5321 2.3.1, 5598 2.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class EnvelopeRecipient:
+    """One accepted RCPT, as given."""
+
+    address: str
+    user_id: UUID | None = None
+    """The local user it reaches; ``None`` for a local address without an owner."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """Who sent it and whom it reaches."""
+
+    reverse_path: str
+    """``''`` is the null sender."""
+    recipients: tuple[EnvelopeRecipient, ...]
+    parameters: Mapping[str, str | None] = field(default_factory=dict)
+    """MAIL parameters by upper-case name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """From where, over what and as whom a message came in."""
+
+    listener: str
+    session_id: str
+    client_address: str
+    client_name: str
+    """As given to EHLO or HELO."""
+    extended: bool = True
+    """Whether it was EHLO."""
+    login_user_id: UUID | None = None
+    tls_version: str | None = None
+    tls_cipher: str | None = None
+
+    @property
+    def protocol(self) -> str:
+        """The name for the Received: header (RFC 3848)."""
+        if not self.extended:
+            return "SMTP"
+        return f"ESMTP{'S' if self.tls_version else ''}{'A' if self.login_user_id else ''}"

@@ -1,0 +1,75 @@
+"""What is kept of an accepted message: the record that the store writes in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Protocol
+from uuid import UUID
+
+from relaymail.message.envelope import Envelope, Origin
+from relaymail.message.summary import Summary
+
+RecipientType = Literal["To", "Cc", "Bcc"]
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxRecipient:
+    """A row of ``EmailRecipients``."""
+
+    address: str
+    display_name: str | None
+    type: RecipientType
+    user_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxEmail:
+    """A row of ``Emails`` and who sees it.
+
+    One is shared by the sender and the recipients of the headers; each Bcc'd recipient has one of their own.
+    """
+
+    id: UUID
+    """Random (UUIDv4): the IMAP host takes its first four bytes as the message's UID."""
+    recipients: tuple[MailboxRecipient, ...]
+    sent_by: UUID | None = None
+    notify: tuple[UUID, ...] = ()
+    """The local users who are told of it, without repeats."""
+
+
+class RawContent(Protocol):
+    """The bytes exactly as received."""
+
+    size: int
+
+    def memory(self) -> bytes | None:
+        """All of them, or ``None`` where they are in a file."""
+
+    def parts(self, size: int) -> Iterator[bytes]:
+        """The bytes in parts of ``size`` octets; to be called in a thread where they are in a file."""
+
+    def map(self) -> memoryview | bytes:
+        """The bytes of a file as one buffer; to be used in a thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A message as it will be stored."""
+
+    id: UUID
+    received_at: datetime
+    origin: Origin
+    envelope: Envelope
+    sha256: bytes
+    fingerprint: UUID
+    """Client or login, envelope and hash: a resend has the same."""
+    deduplicate: bool
+    """Whether a second message with the fingerprint is taken for a resend."""
+    trace_headers: bytes
+    header_message_id: str
+    """Message-ID without ``<>``; generated where the message has none."""
+    summary: Summary
+    emails: tuple[MailboxEmail, ...]
+    content: RawContent

@@ -1,0 +1,37 @@
+"""The trace headers put in front of a message (RFC 5321 4.4)."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from email.utils import format_datetime
+from typing import Final
+from uuid import UUID
+
+from relaymail.message.envelope import Envelope, Origin
+
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9._:\[\]-]")
+
+
+def trace_headers(message_id: UUID, at: datetime, server_name: str, origin: Origin, envelope: Envelope) -> bytes:
+    """``Return-Path:`` (final delivery only: on the MX) and ``Received:``, each line ended with CRLF.
+
+    The recipient is named only where there is one: more would tell each of the others (RFC 5321 7.6). ``at`` must
+    be aware.
+    """
+    client = _UNSAFE.sub("?", origin.client_name)[:255]
+    literal = f"IPv6:{origin.client_address}" if ":" in origin.client_address else origin.client_address
+    lines = [
+        f"Received: from {client} ([{literal}])",
+        f"\tby {server_name} with {origin.protocol}",
+    ]
+    if origin.tls_version:
+        lines.append(f"\t({origin.tls_version} {origin.tls_cipher})")
+    lines.append(f"\tid {message_id}")
+    if len(envelope.recipients) == 1:
+        lines.append(f"\tfor <{envelope.recipients[0].address}>")
+    lines[-1] += ";"
+    lines.append(f"\t{format_datetime(at)}")
+    if origin.listener == "mx":
+        lines.insert(0, f"Return-Path: <{envelope.reverse_path}>")
+    return "\r\n".join([*lines, ""]).encode("utf-8", "replace")

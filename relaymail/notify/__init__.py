@@ -1,0 +1,6 @@
+"""The way of stored mail to the API: one POST per row of the outbox, until it is taken or 72 hours have passed."""
+
+from relaymail.notify.breaker import EndpointState
+from relaymail.notify.notifier import Notifier
+
+__all__ = ["EndpointState", "Notifier"]

@@ -1,0 +1,239 @@
+"""The content of a message on its way in: where DATA ends (RFC 5321 4.1.1.4, 4.5.2), and where its bytes are kept.
+
+The cost per byte is a search for the terminator across chunk borders, never a Python call per line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, Final
+
+from twisted.internet.defer import Deferred
+
+KIB: Final = 1024
+SLICE: Final = 64 * KIB
+"""Octets looked at in one go; no slice may hold a line longer than the limit for a line unseen."""
+
+_TERMINATOR: Final = b"\r\n.\r\n"
+
+
+class DataReader:
+    """Finds the end of DATA and undoes dot-stuffing, whatever way the bytes are cut.
+
+    Only ``CRLF.CRLF`` ends the data; the CRLF of the DATA command counts as the first of them.
+    """
+
+    __slots__ = ("_carry", "_line", "_line_limit", "_started", "bare_newline", "long_line")
+
+    def __init__(self, line_limit: int) -> None:
+        # The line end of the DATA command itself: with it the first line is like every other
+        self._carry = b"\r\n"
+        self._started = False
+        self._line = 0
+        self._line_limit = line_limit
+        self.bare_newline = False
+        """Whether a CR or LF stood alone."""
+        self.long_line = False
+        """Whether a line was longer than the limit."""
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes | None]:
+        """Take the next bytes (at most :data:`SLICE`) and return content, and what is behind the end.
+
+        The second item is ``None`` while the end has not come.
+        """
+        data = self._carry + data
+        end = data.find(_TERMINATOR)
+        if end >= 0:
+            rest = data[end + len(_TERMINATOR) :]
+            self._carry = b""
+            return self._content(data[: end + 2]), rest
+        cut = max(len(data) - len(_TERMINATOR) + 1, 0)
+        # A line end must not be cut from what follows it: a dot may
+        if data[cut - 1 : cut] == b"\n":
+            cut -= 1
+        if data[cut - 1 : cut] == b"\r":
+            cut -= 1
+        self._carry = data[cut:]
+        return self._content(data[:cut]), None
+
+    def _content(self, data: bytes) -> bytes:
+        if not data:
+            return data
+        ends = data.count(b"\r\n")
+        if data.count(b"\n") != ends or data.count(b"\r") != ends:
+            self.bare_newline = True
+        self._measure_lines(data)
+        if b"\r\n." in data:
+            data = data.replace(b"\r\n.", b"\r\n")
+        if not self._started:
+            self._started = True
+            data = data[2:]
+        return data
+
+    def _measure_lines(self, data: bytes) -> None:
+        first = data.find(b"\n")
+        if first < 0:
+            self._line += len(data)
+        else:
+            self._line += first
+            if self._line > self._line_limit:
+                self.long_line = True
+            self._line = len(data) - data.rfind(b"\n") - 1
+        if self._line > self._line_limit or (
+            self._line_limit < SLICE and _longest_line(data) > self._line_limit
+        ):
+            self.long_line = True
+
+
+def _longest_line(data: bytes) -> int:
+    return max(map(len, data.split(b"\n")))
+
+
+class SpoolError(Exception):
+    """The spool could not take the message: disk full, folder gone."""
+
+
+class Content:
+    """The bytes of one message: in memory up to a limit, beyond it in an unnamed temporary file.
+
+    ``run`` runs a function in a thread and returns a Deferred (a file is never touched on the reactor). The bytes
+    are those received, dot-stuffing undone. Call :meth:`close` when done.
+    """
+
+    __slots__ = (
+        "_chunks",
+        "_closed",
+        "_digest",
+        "_directory",
+        "_file",
+        "_memory_limit",
+        "_pending",
+        "_run",
+        "_writing",
+        "error",
+        "size",
+    )
+
+    def __init__(
+        self, directory: Path, run: Callable[..., Deferred[Any]], memory_limit: int = 256 * KIB
+    ) -> None:
+        self._directory = directory
+        self._run = run
+        self._memory_limit = memory_limit
+        self._chunks: list[bytes] = []
+        self._pending = 0
+        self._closed = False
+        self._file: IO[bytes] | None = None
+        self._writing: Deferred[None] | None = None
+        self._digest = hashlib.sha256()
+        self.size = 0
+        """Octets taken so far."""
+        self.error: Exception | None = None
+
+    @property
+    def spooled(self) -> bool:
+        """Whether the content is (partly) in a file."""
+        return self._file is not None or self._writing is not None
+
+    @property
+    def backlog(self) -> int:
+        """Octets in memory; above twice the memory limit the sender should be paused."""
+        return self._pending
+
+    def write(self, data: bytes) -> Deferred[None] | None:
+        """Take the next bytes. A Deferred means: wait for it before sending more."""
+        self.size += len(data)
+        if self.error is not None:
+            return None
+        self._chunks.append(data)
+        self._pending += len(data)
+        if self._pending > self._memory_limit and self._writing is None:
+            return self._spool()
+        return self._writing if self._pending > 2 * self._memory_limit else None
+
+    async def finish(self) -> bytes:
+        """Wait until everything is kept; returns the SHA-256 digest.
+
+        Raises :exc:`SpoolError`.
+        """
+        if self._writing is not None:
+            await self._settled()
+        if self._file is not None and self._chunks:
+            self._spool()
+            await self._settled()
+        if self.error is not None:
+            raise SpoolError(str(self.error)) from self.error
+        if self._file is None:
+            for chunk in self._chunks:
+                self._digest.update(chunk)
+        return self._digest.digest()
+
+    def memory(self) -> bytes | None:
+        """The whole content if it is in memory, else ``None``."""
+        if self._file is not None:
+            return None
+        if len(self._chunks) != 1:
+            self._chunks = [b"".join(self._chunks)]
+        return self._chunks[0]
+
+    def file(self) -> IO[bytes]:
+        """The spool file of a spooled content; read it in a thread."""
+        assert self._file is not None
+        return self._file
+
+    def parts(self, size: int) -> Iterator[bytes]:
+        """The content in parts of ``size`` octets; a spooled one only in a thread."""
+        whole = self.memory()
+        if whole is not None:
+            for start in range(0, len(whole), size):
+                yield whole[start : start + size]
+            return
+        file = self.file()
+        file.seek(0)
+        while part := file.read(size):
+            yield part
+
+    def close(self) -> None:
+        """Let go of memory and file."""
+        self._closed = True
+        self._chunks = []
+        self._pending = 0
+        if self._file is not None and self._writing is None:
+            # Freeing the blocks of a large file takes a while
+            file, self._file = self._file, None
+            self._run(file.close)
+
+    async def _settled(self) -> None:
+        waiting: Deferred[None] = Deferred()
+        assert self._writing is not None
+        self._writing.addCallback(waiting.callback)
+        await waiting
+
+    def _spool(self) -> Deferred[None]:
+        chunks, self._chunks = self._chunks, []
+        settled: Deferred[None] = Deferred()
+        self._writing = settled
+        self._run(self._write_file, chunks).addErrback(self._failed).addBoth(self._written, settled)
+        return settled
+
+    def _write_file(self, chunks: list[bytes]) -> None:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(dir=self._directory, prefix="message-", buffering=0)
+        for chunk in chunks:
+            self._digest.update(chunk)
+        data = memoryview(b"".join(chunks))
+        while data:
+            data = data[self._file.write(data) :]
+
+    def _failed(self, failure: Any) -> None:
+        self.error = failure.value
+
+    def _written(self, _: object, settled: Deferred[None]) -> None:
+        self._writing = None
+        self._pending = sum(map(len, self._chunks)) if self.error is None else 0
+        if self._closed:
+            self.close()
+        settled.callback(None)

@@ -1,0 +1,136 @@
+"""Replies: every code and text the listeners send, each by name (RFC 5321 4.2, enhanced codes RFC 2034 and 3463)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+
+class Reply:
+    """One reply, encoded once.
+
+    ``code`` is the three-digit code (RFC 5321 4.2.1), ``enhanced`` the enhanced status code or ``None`` (only the
+    greeting and the replies to EHLO and HELO have none, RFC 2034 3), ``lines`` the text; control characters and
+    non-ASCII in it are escaped, so that nothing a client sent comes back raw.
+    """
+
+    __slots__ = ("closes", "code", "data", "enhanced", "text")
+
+    def __init__(self, code: int, enhanced: str | None, *lines: str, closes: bool = False) -> None:
+        self.code = code
+        self.enhanced = enhanced
+        self.text = " ".join(lines)
+        self.closes = closes or code == 421
+        """Whether the connection is closed behind it; always so for 421 (RFC 5321 3.8)."""
+        prefix = f"{enhanced} " if enhanced else ""
+        last = len(lines) - 1
+        self.data = b"".join(
+            f"{code}{' ' if n == last else '-'}{prefix}".encode() + _printable(line) + b"\r\n"
+            for n, line in enumerate(lines)
+        )
+
+    def __repr__(self) -> str:
+        return f"<Reply {self.code} {self.enhanced or '-'} {self.text}>"
+
+
+class ReplyError(Exception):
+    """A refusal: raised by a session or the grammar, sent as it is."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(str(reply))
+        self.reply = reply
+
+
+def _printable(text: str) -> bytes:
+    """Printable ASCII as it is, everything else escaped."""
+    if text.isascii() and text.isprintable():
+        return text.encode()
+    return b"".join(c.encode() if " " <= c <= "~" else c.encode("unicode_escape", "replace") for c in text)
+
+
+def greeting(host: str) -> Reply:
+    """The first line of a session; no version (it helps attackers only)."""
+    return Reply(220, None, f"{host} ESMTP relaymail")
+
+
+def stored(message_id: str) -> Reply:
+    """The one reply that promises something: the message is committed."""
+    return Reply(250, "2.0.0", f"Ok: queued as {message_id}")
+
+
+def syntax(usage: str) -> Reply:
+    """Bad arguments, with what would be right."""
+    return Reply(501, "5.5.4", f"Syntax: {usage}")
+
+
+def unsupported_option(name: str) -> Reply:
+    """An unknown MAIL or RCPT parameter (RFC 5321 4.1.1.11)."""
+    return Reply(555, "5.5.4", f"Unsupported option: {name[:40]}")
+
+
+def bad_sender(why: str) -> Reply:
+    """The reverse-path is no address."""
+    return Reply(501, "5.1.7", f"Bad sender address: {why}")
+
+
+def bad_recipient(why: str) -> Reply:
+    """The forward-path is no address."""
+    return Reply(501, "5.1.3", f"Bad recipient address: {why}")
+
+
+BYE: Final = Reply(221, "2.0.0", "Bye", closes=True)
+NOT_SMTP: Final = Reply(221, "2.7.0", "This is an SMTP server", closes=True)
+OK: Final = Reply(250, "2.0.0", "Ok")
+SENDER_OK: Final = Reply(250, "2.1.0", "Ok")
+RECIPIENT_OK: Final = Reply(250, "2.1.5", "Ok")
+CANNOT_VERIFY: Final = Reply(252, "2.0.0", "Send the message and it will be tried")
+START_TLS: Final = Reply(220, "2.0.0", "Ready to start TLS")
+AUTHENTICATED: Final = Reply(235, "2.7.0", "Authentication successful")
+START_DATA: Final = Reply(354, None, "End data with <CR><LF>.<CR><LF>")
+
+SHUTTING_DOWN: Final = Reply(421, "4.3.2", "Service shutting down, try again later")
+NOT_READY: Final = Reply(421, "4.3.2", "Service not available, try again later")
+TOO_MANY_CONNECTIONS: Final = Reply(421, "4.3.2", "Too many connections, try again later")
+IDLE: Final = Reply(421, "4.4.2", "Timed out waiting for input")
+SESSION_TOO_LONG: Final = Reply(421, "4.4.2", "Session lasted too long")
+TOO_MANY_ERRORS: Final = Reply(421, "4.7.0", "Too many errors")
+TOO_MANY_MESSAGES: Final = Reply(421, "4.7.0", "Too many messages in this session")
+TOO_MANY_AUTHENTICATIONS: Final = Reply(421, "4.7.0", "Too many failed authentications, try again later")
+
+TEMPORARY: Final = Reply(451, "4.3.0", "Temporary server error, try again later")
+NOT_STORED: Final = Reply(451, "4.3.0", "Could not store message")
+NO_ROOM: Final = Reply(452, "4.3.1", "Insufficient storage, try again later")
+TOO_MANY_RECIPIENTS: Final = Reply(452, "4.5.3", "Too many recipients")
+TLS_NOT_AVAILABLE: Final = Reply(454, "4.7.0", "TLS not available")
+AUTHENTICATION_UNAVAILABLE: Final = Reply(454, "4.7.0", "Temporary authentication failure")
+
+UNKNOWN_COMMAND: Final = Reply(500, "5.5.2", "Command not recognized")
+LINE_TOO_LONG: Final = Reply(500, "5.5.2", "Line too long")
+BAD_LINE_END: Final = Reply(500, "5.5.2", "Lines must end with CRLF")
+AUTH_LINE_TOO_LONG: Final = Reply(500, "5.5.6", "Authentication exchange line is too long")
+BAD_BASE64: Final = Reply(501, "5.5.2", "Cannot decode base64")
+AUTHENTICATION_CANCELLED: Final = Reply(501, "5.7.0", "Authentication cancelled")
+STARTTLS_INJECTION: Final = Reply(501, "5.5.1", "Nothing may follow STARTTLS", closes=True)
+NOT_IMPLEMENTED: Final = Reply(502, "5.5.1", "Command not implemented")
+SEND_HELLO: Final = Reply(503, "5.5.1", "Send EHLO first")
+SEND_MAIL: Final = Reply(503, "5.5.1", "Send MAIL first")
+SEND_RECIPIENT: Final = Reply(503, "5.5.1", "Send RCPT first")
+SENDER_GIVEN: Final = Reply(503, "5.5.1", "Sender already given")
+ALREADY_AUTHENTICATED: Final = Reply(503, "5.5.1", "Already authenticated")
+NOT_IN_TRANSACTION: Final = Reply(503, "5.5.1", "Not allowed during a mail transaction")
+UNKNOWN_MECHANISM: Final = Reply(504, "5.5.4", "Unrecognized authentication mechanism")
+TLS_REQUIRED: Final = Reply(530, "5.7.0", "Must issue a STARTTLS command first")
+AUTHENTICATION_REQUIRED: Final = Reply(530, "5.7.0", "Authentication required")
+AUTHENTICATION_FAILED: Final = Reply(535, "5.7.8", "Authentication credentials invalid")
+ENCRYPTION_REQUIRED: Final = Reply(538, "5.7.11", "Encryption required for authentication")
+NO_SUCH_MAILBOX: Final = Reply(550, "5.1.1", "No such mailbox")
+BARE_NEWLINE: Final = Reply(550, "5.5.2", "Bare LF or CR not allowed")
+RELAYING_DENIED: Final = Reply(550, "5.7.1", "Relaying denied")
+SENDER_NOT_PERMITTED: Final = Reply(550, "5.7.1", "Sender not permitted for this login")
+MESSAGE_TOO_BIG: Final = Reply(552, "5.3.4", "Message too big")
+ATTACHMENT_TOO_BIG: Final = Reply(552, "5.3.4", "Attachment too big")
+HEADER_TOO_BIG: Final = Reply(552, "5.3.4", "Header section too big")
+SMTPUTF8_REQUIRED: Final = Reply(553, "5.6.7", "SMTPUTF8 required")
+TLS_ACTIVE: Final = Reply(554, "5.5.1", "TLS already active")
+TOO_MANY_HOPS: Final = Reply(554, "5.4.6", "Too many hops, this message is looping")
+TEXT_LINE_TOO_LONG: Final = Reply(554, "5.6.0", "Message has a line that is too long")
+NO_VALID_RECIPIENTS: Final = Reply(554, "5.5.1", "No valid recipients")

@@ -1,0 +1,464 @@
+"""The engine behind every listener: bytes in, replies out, in order.
+
+It frames commands and content, keeps the order of pipelined commands while somebody is asked, watches the clock and
+closes. What a command means is in :mod:`relaymail.smtp.dialogue`; who may send what, in a session.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final
+from typing import Protocol as Face
+
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    IPushProducer,
+)
+from twisted.internet.protocol import Protocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from relaymail.smtp import reply
+from relaymail.smtp.content import SLICE, Content
+from relaymail.smtp.dialogue import Dialogue, Expects
+from relaymail.smtp.policy import MINUTE, Policy
+from relaymail.smtp.probe import ProbeRegistry
+from relaymail.smtp.reply import Reply, ReplyError
+from relaymail.smtp.session import ISession, Peer, TLSFacts
+from relaymail.smtp.tls import ServerTLS, describe_connection
+
+log = Logger()
+
+INPUT_MARK: Final = 128 * 1024
+"""Octets of pipelined input held while a command is being decided; more is left in the kernel."""
+
+LINGER: Final = 30.0
+"""Seconds a client has to take the last replies before the connection is cut."""
+
+_AUTH_COMMAND: Final = re.compile(rb"[Aa][Uu][Tt][Hh] ")
+_BARE_CR: Final = re.compile(rb"\r(?!\n)")
+
+
+class Observer(Face):
+    """What metrics hear of."""
+
+    def connected(self, listener: str) -> None:
+        """A session began."""
+
+    def disconnected(self, listener: str) -> None:
+        """A session ended."""
+
+    def replied(self, code: int) -> None:
+        """A reply was sent."""
+
+    def failed(self) -> None:
+        """Something unforeseen happened and was answered 451."""
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What all sessions of a listener share."""
+
+    policy: Policy
+    reactor: Any
+    new_session: Callable[[Peer], ISession]
+    new_session_id: Callable[[], str]
+    new_content: Callable[[], Content]
+    tls: ServerTLS | None
+    observer: Observer
+    probes: ProbeRegistry
+
+
+@implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
+class ESMTPServer(Protocol):
+    """One SMTP session on one connection."""
+
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        opening: Reply | None,
+        ended: Callable[[ESMTPServer], None],
+    ) -> None:
+        self._around = surroundings
+        self._policy = surroundings.policy
+        self._opening = opening
+        self._ended = ended
+        self._reactor = surroundings.reactor
+        self._buffer = b""
+        self._at = 0
+        self._skipping = False
+        """The rest of a line that was too long is being skipped."""
+        self._replies: list[bytes] = []
+        self._busy = False
+        """A command is being decided; nothing behind it is looked at."""
+        self._advancing = False
+        self._closing = False
+        self._draining = False
+        self._end_of_input = False
+        self._output_blocked = False
+        self._content_blocked = False
+        self._paused = False
+        self._timer: IDelayedCall | None = None
+        self._deadline = 0.0
+        self._content_began = 0.0
+
+    # The connection
+
+    def connectionMade(self) -> None:
+        """Greet, or say why not."""
+        client = self.transport.getPeer()
+        self.peer = Peer(self._around.new_session_id(), self._policy.listener, client.host, client.port)
+        self.dialogue = Dialogue(
+            self._policy,
+            self.peer,
+            self._around.new_session(self.peer),
+            lambda: self._around.tls is not None,
+            self._around.new_content,
+        )
+        self._began = self._reactor.seconds()
+        self.transport.registerProducer(self, True)
+        if hasattr(self.transport, "setTcpNoDelay"):
+            self.transport.setTcpNoDelay(True)
+        self._around.observer.connected(self._policy.listener)
+        timeouts = self._policy.timeouts
+        self._wait(timeouts.handshake if self._policy.implicit_tls else timeouts.command)
+        self._send(self._opening or reply.greeting(self._policy.server_name))
+        self._flush()
+
+    def handshakeCompleted(self) -> None:
+        """TLS is up: from here on the session is a protected one."""
+        version, cipher = describe_connection(self.transport)
+        self.peer.tls = TLSFacts(version, cipher)
+        self._await_input()
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:
+        """Let go of everything; a message being stored goes on by itself."""
+        self._closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._buffer = b""
+        self.dialogue.closed()
+        self._ended(self)
+        self._around.observer.disconnected(self._policy.listener)
+        if self._around.probes.take((self.peer.address, self.peer.port)):
+            return
+        log.info(
+            "Session {session} on {listener} from {client} ended: {messages} messages, {errors} errors, {tls}, {reason}",
+            session=self.peer.session_id,
+            listener=self.peer.listener,
+            client=self.peer.address,
+            messages=self.dialogue.messages,
+            errors=self.dialogue.errors,
+            tls=self.peer.tls.version if self.peer.tls else "no TLS",
+            reason="closed" if reason.check(ConnectionDone, ConnectionLost) else type(reason.value).__name__,
+        )
+
+    def readConnectionLost(self) -> None:
+        """The client sends no more; what it sent is still answered."""
+        self._end_of_input = True
+        self._advance()
+
+    def writeConnectionLost(self) -> None:
+        """Nobody reads our replies."""
+        self._close()
+
+    def drain(self) -> None:
+        """The host is stopping: 421 now if nothing is under way, else behind the reply that is due."""
+        self._draining = True
+        if not self._busy and self.dialogue.expects is not Expects.CONTENT:
+            self._send(reply.SHUTTING_DOWN)
+            self._flush()
+
+    def abort(self) -> None:
+        """Close without a word: never a 5xx for what might have been stored."""
+        self._closing = True
+        self.transport.abortConnection()
+
+    # Input
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take bytes; go as far as they reach."""
+        if self._closing:
+            return
+        self._buffer = self._buffer[self._at :] + data if self._buffer else data
+        self._at = 0
+        if self._busy:
+            self._regulate()
+        else:
+            self._advance()
+
+    def _advance(self) -> None:
+        """Take commands and content from the buffer until something has to be waited for."""
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            while self._may_go_on() and (
+                self._take_content() if self.dialogue.expects is Expects.CONTENT else self._take_line()
+            ):
+                pass
+        finally:
+            self._advancing = False
+        self._flush()
+        if self._end_of_input and not self._busy and not self._content_blocked:
+            self._close()
+        self._regulate()
+
+    def _may_go_on(self) -> bool:
+        return not (self._busy or self._closing or self._output_blocked or self._content_blocked)
+
+    def _take_line(self) -> bool:
+        """Take one line from the buffer; false when none is complete."""
+        end = self._buffer.find(b"\n", self._at)
+        limit = self._line_limit()
+        if end < 0:
+            if len(self._buffer) - self._at > limit:
+                self._skipping = True
+                self._buffer, self._at = b"", 0
+            return False
+        line = self._buffer[self._at : end]
+        self._at = end + 1
+        if self._skipping or len(line) > limit:
+            self._skipping = False
+            self._line_too_long()
+        elif not line.endswith(b"\r") or _BARE_CR.search(line, 0, len(line) - 1):
+            self._settle(reply.BAD_LINE_END)
+        elif self._draining:
+            self._settle(reply.SHUTTING_DOWN)
+        else:
+            self._decide(line[:-1])
+        return True
+
+    def _line_limit(self) -> int:
+        limits = self._policy.limits
+        if self.dialogue.expects is Expects.AUTH_RESPONSE or (
+            self._policy.authentication and _AUTH_COMMAND.match(self._buffer, self._at)
+        ):
+            return limits.auth_line
+        return limits.command_line
+
+    def _line_too_long(self) -> None:
+        if self.dialogue.expects is Expects.AUTH_RESPONSE:
+            self.dialogue.auth_line_too_long()
+            self._settle(reply.AUTH_LINE_TOO_LONG)
+        else:
+            self._settle(reply.LINE_TOO_LONG)
+
+    def _decide(self, line: bytes) -> None:
+        """Have the dialogue decide about a line and send its reply, in its turn."""
+        try:
+            outcome = self.dialogue.line(line)
+        except Exception:
+            outcome = self._unforeseen(Failure())
+        if isinstance(outcome, Reply):
+            self._settle(outcome)
+        else:
+            self._wait_for(outcome)
+
+    def _wait_for(self, deciding: Coroutine[Any, Any, Reply], limit: float | None = None) -> None:
+        self._busy = True
+        deciding_soon: Deferred[Reply] = Deferred.fromCoroutine(deciding)
+        if limit is not None:
+            deciding_soon.addTimeout(limit, self._reactor)
+        deciding_soon.addErrback(self._unforeseen)
+        deciding_soon.addCallback(self._decided)
+
+    def _decided(self, answer: Reply) -> None:
+        self._busy = False
+        if self._closing:
+            return
+        self._settle(answer)
+        if not self._busy:
+            self._advance()
+
+    def _unforeseen(self, failure: Failure) -> Reply:
+        """Anything nobody foresaw is temporary: a bug or a fault of ours must not bounce mail."""
+        if isinstance(failure.value, ReplyError):
+            return failure.value.reply
+        self._around.observer.failed()
+        if failure.check(CancelledError, TimeoutError):
+            log.error("Session {session}: our own work took too long", session=self.peer.session_id)
+        else:
+            log.failure("Session {session}: unforeseen error", failure, session=self.peer.session_id)
+        return reply.TEMPORARY
+
+    def _take_content(self) -> bool:
+        """Take a slice of a message from the buffer; false when there is none."""
+        data = self._buffer[self._at : self._at + SLICE]
+        if not data:
+            return False
+        self._at += len(data)
+        waiting, rest = self.dialogue.content(data)
+        if rest is not None:
+            self._at -= len(rest)
+            self._wait_for(self.dialogue.end_of_content(), self._policy.timeouts.store)
+        elif waiting is not None:
+            self._content_blocked = True
+            waiting.addBoth(self._content_unblocked)
+        else:
+            self._await_input()
+        return True
+
+    def _content_unblocked(self, _: object) -> None:
+        self._content_blocked = False
+        if not self._closing:
+            self._await_input()
+            self._advance()
+
+    # Output
+
+    def _settle(self, answer: Reply) -> None:
+        """The reply of a command is known: send it, after the pause an error costs."""
+        if self.dialogue.expects is Expects.TLS:
+            self._start_tls()
+            return
+        pause = self.dialogue.count_error(answer)
+        if pause is None:
+            self._send(answer)
+            answer = reply.TOO_MANY_ERRORS
+        elif answer is reply.AUTHENTICATION_FAILED:
+            pause = self.dialogue.authentication_delay()
+        if pause:
+            self._busy = True
+            self._reactor.callLater(pause, self._paid, answer)
+        else:
+            self._finish(answer)
+
+    def _paid(self, answer: Reply) -> None:
+        self._busy = False
+        if not self._closing:
+            self._finish(answer)
+            self._advance()
+
+    def _finish(self, answer: Reply) -> None:
+        self._send(answer)
+        if self.dialogue.expects is Expects.CONTENT:
+            self._content_began = self._reactor.seconds()
+        elif answer.code >= 500 and self._data_refused_with_body():
+            # What is buffered may be a body, and a body must never run as commands
+            self._flush()
+            self._close()
+            return
+        if self._draining and not answer.closes and self.dialogue.expects is not Expects.CONTENT:
+            self._send(reply.SHUTTING_DOWN)
+        self._await_input()
+
+    def _data_refused_with_body(self) -> bool:
+        return self.dialogue.data_refused and self._at < len(self._buffer)
+
+    def _send(self, answer: Reply) -> None:
+        if self._closing:
+            return
+        self._replies.append(answer.data)
+        self._around.observer.replied(answer.code)
+        if answer.closes:
+            self._flush()
+            self._close()
+
+    def _flush(self) -> None:
+        """All replies of a batch leave in one write."""
+        if self._replies:
+            data = b"".join(self._replies) if len(self._replies) > 1 else self._replies[0]
+            self._replies = []
+            self.transport.write(data)
+
+    def _close(self) -> None:
+        """Close behind what was written."""
+        if self._closing:
+            return
+        self._flush()
+        self._closing = True
+        self._set_timer(LINGER)
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+
+    def _start_tls(self) -> None:
+        if self._at < len(self._buffer) or self._around.tls is None:
+            # Plaintext behind STARTTLS would run as if it had come under TLS (RFC 3207 4.2 and 6)
+            self.dialogue.tls_started()
+            self._send(reply.STARTTLS_INJECTION)
+            return
+        self._send(reply.START_TLS)
+        self._flush()
+        self.dialogue.tls_started()
+        self.transport.startTLS(self._around.tls)
+        self._wait(self._policy.timeouts.handshake)
+
+    # Pauses
+
+    def pauseProducing(self) -> None:
+        """The client does not read its replies: send no more."""
+        self._output_blocked = True
+        self._regulate()
+
+    def resumeProducing(self) -> None:
+        """It reads again."""
+        self._output_blocked = False
+        if not self._busy and not self._closing:
+            self._advance()
+        self._regulate()
+
+    def stopProducing(self) -> None:
+        """The transport is gone; :meth:`connectionLost` follows."""
+
+    def _regulate(self) -> None:
+        """Leave input in the kernel while it cannot be worked on."""
+        if self._closing:
+            return
+        pause = self._output_blocked or self._content_blocked or (len(self._buffer) - self._at > INPUT_MARK)
+        if pause != self._paused:
+            self._paused = pause
+            if pause:
+                self.transport.pauseProducing()
+            else:
+                self.transport.resumeProducing()
+
+    # The clock
+
+    def _await_input(self) -> None:
+        """Begin to wait for what the client is to send next."""
+        timeouts = self._policy.timeouts
+        match self.dialogue.expects:
+            case Expects.CONTENT:
+                slow = self._reactor.seconds() - self._content_began - MINUTE
+                too_slow = slow > 0 and self.dialogue.received < slow * timeouts.data_rate
+                self._wait(0.0 if too_slow else timeouts.data_idle)
+            case Expects.AUTH_RESPONSE:
+                self._wait(timeouts.auth_line)
+            case _:
+                self._wait(timeouts.command)
+
+    def _wait(self, seconds: float) -> None:
+        """Set the deadline. There is one timer a session, and it is moved only when the deadline comes nearer."""
+        now = self._reactor.seconds()
+        self._deadline = min(now + seconds, self._began + self._policy.timeouts.session)
+        if self._timer is None or self._timer.getTime() > self._deadline:
+            self._set_timer(self._deadline - now)
+
+    def _set_timer(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._reactor.callLater(max(seconds, 0.0), self._time_over)
+
+    def _time_over(self) -> None:
+        self._timer = None
+        now = self._reactor.seconds()
+        if self._closing or (self._policy.implicit_tls and self.peer.tls is None):
+            self.abort()
+        elif self._busy:
+            # Not the client's fault, and bounded by itself
+            self._set_timer(self._policy.timeouts.command)
+        elif now < self._deadline:
+            self._set_timer(self._deadline - now)
+        elif now >= self._began + self._policy.timeouts.session:
+            self._send(reply.SESSION_TOO_LONG)
+        else:
+            self._send(reply.IDLE)

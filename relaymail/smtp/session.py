@@ -1,0 +1,60 @@
+"""The door between the protocol and whoever decides about mail: one object per connection.
+
+The engine (:mod:`relaymail.smtp.server`) knows commands, order and framing; a session knows who may send what to whom.
+A refusal is one exception, :class:`~relaymail.smtp.reply.ReplyError`; anything else raised is logged and answered
+``451 4.3.0``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from relaymail.smtp.address import Address
+from relaymail.smtp.content import Content
+
+
+@dataclass(frozen=True, slots=True)
+class TLSFacts:
+    """What was negotiated, for the Received: header and the archive (``TLSv1.3``, ``TLS_AES_256_GCM_SHA384``)."""
+
+    version: str
+    cipher: str
+
+
+@dataclass(slots=True)
+class Peer:
+    """The client of one connection, as far as it is known so far."""
+
+    session_id: str
+    listener: str
+    address: str
+    port: int
+    name: str = ""
+    """As given to EHLO or HELO."""
+    extended: bool = False
+    """Whether it said EHLO."""
+    tls: TLSFacts | None = None
+
+
+class ISession(Protocol):
+    """What the engine asks of a session. Each method may be slow; the engine keeps the order of commands."""
+
+    def mail(self, sender: Address | None, parameters: Mapping[str, str | None]) -> Awaitable[None] | None:
+        """Begin a transaction from ``sender`` (``None`` is the null reverse-path, RFC 5321 4.5.5)."""
+
+    def recipient(self, recipient: Address, parameters: Mapping[str, str | None]) -> Awaitable[None] | None:
+        """Add a recipient to the transaction."""
+
+    def message(self, content: Content) -> Awaitable[str]:
+        """Make the message durable and return its id. The 250 is sent when this has returned."""
+
+    def authenticate(self, login: str, password: str) -> Awaitable[None]:
+        """Check a login (RFC 4954); returning means it is now this session's."""
+
+    def reset(self) -> None:
+        """Forget the transaction in progress (RSET, EHLO, a new MAIL's end)."""
+
+    def closed(self) -> None:
+        """The connection is gone."""
