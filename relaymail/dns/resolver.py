@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any
 
 import dns.asyncresolver
@@ -31,7 +32,9 @@ PAYLOAD = 1232
 CACHED_ANSWERS = 10_000
 LONGEST_CACHED = 3600.0
 """Seconds after which a cached answer is asked for again, however long its TTL."""
-LOOPBACK = ("127.0.0.1", "::1")
+Network = IPv4Network | IPv6Network
+
+LOOPBACK: tuple[Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 
 
 class _Cache(dns.resolver.LRUCache):
@@ -65,8 +68,8 @@ class Resolver:
         system's.
     :param reactor: for sockets, timers and the thread that reads resolv.conf(5).
     :param timeout: seconds for a whole lookup.
-    :param trusted: addresses of the servers whose AD bit counts: validating ones to which nobody can get in
-        between (RFC 4035 4.9.3).
+    :param trusted: networks of the servers whose AD bit counts: validating ones that nobody can get in
+        between of (RFC 4035 4.9.3).
     :raises ValueError: one of ``servers`` is none.
     """
 
@@ -76,11 +79,11 @@ class Resolver:
         *,
         reactor: Any,
         timeout: float = TIMEOUT,
-        trusted: Collection[str] = LOOPBACK,
+        trusted: Collection[Network] = LOOPBACK,
     ) -> None:
         self._reactor = reactor
         self._timeout = timeout
-        self._trusted = frozenset(trusted)
+        self._trusted = tuple(trusted)
         self._servers = FixedServers(servers) if servers else SystemServers(reactor=reactor)
         self._backend = Backend(reactor)
         self._cache = _Cache(CACHED_ANSWERS)
@@ -144,9 +147,7 @@ class Resolver:
         self, servers: Sequence[Server], seconds: float, fresh: bool
     ) -> dns.asyncresolver.Resolver:
         asked = dns.asyncresolver.Resolver(configure=False)
-        asked.nameservers = [
-            _Nameserver(server, trusted=server.address in self._trusted) for server in servers
-        ]
+        asked.nameservers = [_Nameserver(server, trusted=self._trusts(server)) for server in servers]
         # A little less than the deadline around it: dnspython still knows what each server said
         asked.lifetime = seconds * 0.95
         asked.timeout = min(ATTEMPT_TIMEOUT, seconds / 2)
@@ -155,6 +156,10 @@ class Resolver:
         asked.flags = dns.flags.RD | dns.flags.AD
         asked.use_edns(0, 0, PAYLOAD)
         return asked
+
+    def _trusts(self, server: Server) -> bool:
+        address = ip_address(server.address)
+        return any(address in network for network in self._trusted)
 
 
 def _authenticated(response: dns.message.Message) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from ipaddress import IPv4Network
 
 import dns.flags
 import dns.message
@@ -243,7 +244,7 @@ async def test_the_authentic_data_bit_of_a_trusted_server_counts(
 
 async def test_the_authentic_data_bit_of_another_server_does_not_count(dns_server: DNSServer) -> None:
     dns_server.behaviour = answer("192.0.2.1", authentic=True)
-    resolver = Resolver([dns_server.address], reactor=reactor, trusted=["192.0.2.53"])
+    resolver = Resolver([dns_server.address], reactor=reactor, trusted=[IPv4Network("192.0.2.0/24")])
     assert not (await resolver.lookup("mx.example.test", "A")).authenticated
     dns_server.behaviour = answer(authentic=True)
     with pytest.raises(NoRecords) as caught:
