@@ -1,0 +1,20 @@
+"""Settings: what they are, and how they are read. No other room reads the environment."""
+
+from relaymail.settings.checks import require_database
+from relaymail.settings.connection_string import ConnectionString
+from relaymail.settings.errors import SettingsError
+from relaymail.settings.load import Entry, Loaded, describe, load
+from relaymail.settings.model import Settings
+from relaymail.settings.secret import Secret
+
+__all__ = [
+    "ConnectionString",
+    "Entry",
+    "Loaded",
+    "Secret",
+    "Settings",
+    "SettingsError",
+    "describe",
+    "load",
+    "require_database",
+]

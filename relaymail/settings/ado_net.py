@@ -1,4 +1,4 @@
-"""Connection strings as .NET's ``DbConnectionStringBuilder`` and Npgsql read them, turned into libpq's keywords."""
+"""Connection strings as .NET's ``DbConnectionStringBuilder`` and Npgsql read them, as libpq's keywords."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ _SYNONYMS = {
 _KEYWORDS = {synonym: keyword for keyword, synonyms in _SYNONYMS.items() for synonym in synonyms.split()}
 
 # What Npgsql knows and has no meaning here: its pool, its buffers, its types, .NET's transactions.
-_PASSED_OVER = frozenset(
-    """
-    trustservercertificate checkcertificaterevocation pooling minimumpoolsize minpoolsize connectionidlelifetime
+_IRRELEVANT = """
+    trustservercertificate checkcertificaterevocation pooling minimumpoolsize minpoolsize
+    connectionidlelifetime
     connectionpruninginterval connectionlifetime loadbalancetimeout commandtimeout internalcommandtimeout
     cancellationtimeout persistsecurityinfo logparameters includeerrordetail includeerrordetails
     includefailedbatchedstatement includerealm integratedsecurity enlist encoding clientencoding timezone
@@ -50,15 +50,14 @@ _PASSED_OVER = frozenset(
     eftemplatedatabase efadmindatabase hostrecheckseconds useperfcounters usesslstream backendtimeouts
     clientcertificate clientcertificatekey continueprocessing preloadreader useextendedtypes syncnotification
     protocol ssl
-    """.split()
-)
-_SPOKEN = frozenset(
-    """
+"""
+_PASSED_OVER = frozenset(_IRRELEVANT.split())
+_USUAL = """
     Host Server Port Database Username UserId Password SslMode RootCertificate SslCertificate SslKey Timeout
-    ApplicationName Keepalive SearchPath Options MaximumPoolSize Pooling CommandTimeout TargetSessionAttributes
-    TrustServerCertificate IncludeErrorDetail MinimumPoolSize
-    """.split()
-)
+    ApplicationName Keepalive SearchPath Options MaximumPoolSize Pooling CommandTimeout
+    TargetSessionAttributes TrustServerCertificate IncludeErrorDetail MinimumPoolSize
+"""
+_SPOKEN = frozenset(_USUAL.split())
 
 _SESSIONS = {
     "any": "any",
@@ -135,8 +134,8 @@ def _hosts(text: str, port: str) -> tuple[str, str]:
 def _pairs(text: str) -> Iterator[tuple[str, str]]:
     """Split ``text`` by ``DbConnectionStringBuilder``'s rules.
 
-    Keywords and bare values lose the blanks around them; a value in single or double quotes is taken as it is, its own
-    quote doubled; ``==`` in a keyword is one ``=``.
+    Keywords and bare values lose the blanks around them; a value in single or double quotes is taken as it
+    is, its own quote doubled; ``==`` in a keyword is one ``=``.
     """
     at, part = 0, 0
     while True:
@@ -155,7 +154,9 @@ def _pairs(text: str) -> Iterator[tuple[str, str]]:
             end = len(text) if end < 0 else end
             value, at = text[at:end].rstrip(), end
             if value.endswith(("'", '"')) or any(c < " " or c == "\x7f" for c in value):
-                raise SettingsError(f"part {part}: a value that ends with a quote or holds controls must be in quotes")
+                raise SettingsError(
+                    f"part {part}: a value that ends with a quote or holds controls must be in quotes"
+                )
         yield name, value
 
 
@@ -166,7 +167,9 @@ def _name(text: str, at: int, part: int) -> tuple[str, int]:
         equals = text.find("=", at)
         piece = text[at : equals if equals >= 0 else len(text)]
         if equals < 0 or ";" in piece:
-            raise SettingsError(f"part {part} has no = (values that hold ; or begin with = must be in quotes)")
+            raise SettingsError(
+                f"part {part} has no = (values that hold ; or begin with = must be in quotes)"
+            )
         pieces.append(piece)
         at = equals + 1
         if text[at : at + 1] != "=":
@@ -233,7 +236,9 @@ _CHANGES = {
     "sslnegotiation": _choice(postgres="postgres", direct="direct"),
     "channel_binding": _choice(disable="disable", prefer="prefer", require="require"),
     "gssencmode": _choice(disable="disable", prefer="prefer", require="require"),
-    "require_auth": lambda _name, value: value.casefold().replace("scramsha256", "scram-sha-256").replace(" ", ""),
+    "require_auth": lambda _name, value: (
+        value.casefold().replace("scramsha256", "scram-sha-256").replace(" ", "")
+    ),
     "connect_timeout": _number(0, 1024),
     "keepalives": _choice(true="1", false="0"),
     "keepalives_idle": _number(0, 1_000_000),

@@ -22,7 +22,7 @@ class ConnectionString:
     """Connections the string allows (``Maximum Pool Size``), if it says so."""
 
     def __init__(self, parameters: Mapping[str, str], *, pool_size: int | None = None) -> None:
-        """Hold libpq ``parameters`` (``host``, ``port``, ``dbname``, ``user``, ``password``, ``sslmode``, …)."""
+        """Hold libpq ``parameters``: ``host``, ``port``, ``dbname``, ``user``, ``password`` and others."""
         self._parameters = dict(parameters)
         self.pool_size = pool_size
 
@@ -46,9 +46,10 @@ class ConnectionString:
         return cls(parameters, pool_size=pool_size)
 
     def parameters(self) -> dict[str, str]:
-        """libpq keywords and values, password included; ``host`` and ``port`` may hold several, comma separated.
+        """libpq keywords and values, password included; ``host`` and ``port`` may hold several, with commas.
 
-        Where several hosts are given and nothing is said about their roles, only one that takes writes will do.
+        Where several hosts are given and nothing is said about their roles, only one that takes writes is
+        used.
         """
         parameters = dict(self._parameters)
         if "," in parameters.get("host", ""):

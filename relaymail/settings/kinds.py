@@ -154,7 +154,9 @@ def _network(text: str) -> Any:
         return ip_network(text.strip())
     except ValueError as error:
         if "host bits" in str(error):
-            raise SettingsError(f"has host bits set; did you mean {ip_network(text.strip(), strict=False)}?") from None
+            raise SettingsError(
+                f"has host bits set; did you mean {ip_network(text.strip(), strict=False)}?"
+            ) from None
         raise SettingsError("not a network") from None
 
 
@@ -182,7 +184,9 @@ def _dns_server(text: str) -> DnsServer:
     if match is None:
         return DnsServer(_address(text))
     port = match["p6"] if match["six"] is not None else match["p4"]
-    return DnsServer(_address(match["six"] or match["four"] or ""), 53 if port is None else OPEN_PORT.parse(port))
+    return DnsServer(
+        _address(match["six"] or match["four"] or ""), 53 if port is None else OPEN_PORT.parse(port)
+    )
 
 
 def _http_url(text: str) -> str:
@@ -203,7 +207,9 @@ def _http_url(text: str) -> str:
 
 
 def _health_url(text: str) -> HealthUrl:
-    match = re.fullmatch(r"(?P<scheme>https?)://(?P<host>\[[^\]/]*\]|[^:/\[\]]*)(?::(?P<port>[0-9]+))?/?", text.strip(), re.I)
+    match = re.fullmatch(
+        r"(?P<scheme>https?)://(?P<host>\[[^\]/]*\]|[^:/\[\]]*)(?::(?P<port>[0-9]+))?/?", text.strip(), re.I
+    )
     if match is None:
         raise SettingsError("not such a URL")
     if match["scheme"].lower() == "https":
@@ -252,8 +258,8 @@ def _workers(text: str) -> int:
     value: int = OPEN_PORT.parse(text)
     if value != 1:
         raise SettingsError(
-            "several worker processes are not available in this version; run several hosts on one database instead, "
-            "with a balancer in front of them"
+            "several worker processes are not available in this version; run several hosts on one database "
+            "instead, with a balancer in front of them"
         )
     return value
 

@@ -47,41 +47,44 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     """A level of the settings: its fields are keys or further sections."""
 
 
-class ConnectionStrings(Section):
+class ConnectionStrings(Section, frozen=True):
     """Where the database is."""
 
     default_connection: Annotated[
         ConnectionString | None,
         Key(
             "The PostgreSQL database: `Host=…;Port=…;Database=…;Username=…;Password=…;SSL Mode=…` or a "
-            "`postgresql://` URL; several hosts may be given. Empty counts as missing, and the host then does not start.",
+            "`postgresql://` URL; several hosts may be given. Empty counts as missing, and the host then "
+            "does not start.",
             kinds.CONNECTION,
         ),
     ] = None
 
 
-class Data(Section):
+class Data(Section, frozen=True):
     """What the host keeps on its own disk."""
 
     directory: Annotated[
         Path, Key("Folder of the embedded PostgreSQL, the development certificate and the spool.", kinds.PATH)
     ] = Path("relaymail-data")
     embedded_postgres: Annotated[
-        bool, Key("Run a PostgreSQL of our own in `Data:Directory`, in place of a connection string.", kinds.FLAG)
+        bool,
+        Key("Run a PostgreSQL of our own in `Data:Directory`, in place of a connection string.", kinds.FLAG),
     ] = False
 
 
-class Endpoints(Section):
+class Endpoints(Section, frozen=True):
     """Twisted endpoint strings in place of port and bind addresses, as socket activation needs them."""
 
     submission: Annotated[
-        str | None, Key("Listen here for submission, e.g. `systemd:domain=INET:name=submission`.", kinds.ENDPOINT)
+        str | None,
+        Key("Listen here for submission, e.g. `systemd:domain=INET:name=submission`.", kinds.ENDPOINT),
     ] = None
     smtps: Annotated[str | None, Key("Listen here for submission with implicit TLS.", kinds.ENDPOINT)] = None
     mx: Annotated[str | None, Key("Listen here for mail from other hosts.", kinds.ENDPOINT)] = None
 
 
-class Mx(Section):
+class Mx(Section, frozen=True):
     """Mail from other hosts, for domains of ours."""
 
     enabled: Annotated[bool, Key("Listen for mail from other hosts.", kinds.FLAG)] = False
@@ -89,7 +92,7 @@ class Mx(Section):
     hosted_domains: Annotated[
         tuple[str, ...],
         Key(
-            "Domains mail is taken for; with `Smtp:Mx:Enabled` at least one. Kept in lower case, as A-labels.",
+            "Domains mail is taken for; with `Smtp:Mx:Enabled` at least one. Kept as lower-case A-labels.",
             kinds.DOMAIN,
             many=True,
         ),
@@ -99,14 +102,14 @@ class Mx(Section):
     ] = True
 
 
-class PerListener(Section):
-    """A limit that differs between the MX and the submission listeners; a value at the key itself sets both."""
+class PerListener(Section, frozen=True):
+    """A limit that differs between MX and submission listeners; a value at the key itself sets both."""
 
     mx: Annotated[int, Key("On the MX listener; 0 is no limit.", kinds.LIMIT)]
     submission: Annotated[int, Key("On the submission listeners; 0 is no limit.", kinds.LIMIT)]
 
 
-class Limits(Section):
+class Limits(Section, frozen=True):
     """What a client may ask for; 0 turns a limit off."""
 
     connections: Annotated[int, Key("Connections in all.", kinds.LIMIT)] = 2000
@@ -139,7 +142,7 @@ class Limits(Section):
     ] = LOOPBACK
 
 
-class Timeouts(Section):
+class Timeouts(Section, frozen=True):
     """How long the host waits for a client, and for itself."""
 
     command: Annotated[float, Key("For a command.", kinds.WAIT)] = 5.0 * MINUTE
@@ -153,7 +156,8 @@ class Timeouts(Section):
         int, Key("Bytes per second a message must come in with on average; 0 turns it off.", kinds.LIMIT)
     ] = 500
     store: Annotated[
-        float, Key("For our own work behind the final dot; then it is cancelled and answered `451`.", kinds.WAIT)
+        float,
+        Key("For our own work behind the final dot; then it is cancelled and answered `451`.", kinds.WAIT),
     ] = 2.0 * MINUTE
     proxy_header: Annotated[float, Key("For the PROXY header of a listed network.", kinds.WAIT)] = 5.0
     session: Annotated[float, Key("For the whole session.", kinds.WAIT)] = 2.0 * HOUR
@@ -162,28 +166,35 @@ class Timeouts(Section):
     ] = 60.0
 
 
-class Deduplicate(Section):
+class Deduplicate(Section, frozen=True):
     """Whether a resend of a message whose `250` was lost is stored once."""
 
     mx: Annotated[bool, Key("On the MX listener.", kinds.FLAG)] = True
     submission: Annotated[bool, Key("On the submission listeners.", kinds.FLAG)] = False
 
 
-class Smtp(Section):
+class Smtp(Section, frozen=True):
     """The listeners."""
 
     enabled: Annotated[bool, Key("Listen for SMTP at all.", kinds.FLAG)] = True
-    server_name: Annotated[str, Key("Name in the greeting and the reply to EHLO.", kinds.SERVER_NAME)] = "localhost"
+    server_name: Annotated[str, Key("Name in the greeting and the reply to EHLO.", kinds.SERVER_NAME)] = (
+        "localhost"
+    )
     port: Annotated[int, Key("Port for submission (STARTTLS); 0 turns it off.", kinds.PORT)] = 587
-    secure_port: Annotated[int, Key("Port for submission with implicit TLS; 0 turns it off.", kinds.PORT)] = 465
+    secure_port: Annotated[int, Key("Port for submission with implicit TLS; 0 turns it off.", kinds.PORT)] = (
+        465
+    )
     bind_addresses: Annotated[
         tuple[str, ...], Key("IP addresses to listen on.", kinds.ADDRESS, many=True)
-    ] = ("0.0.0.0", "::")
+    ] = ("0.0.0.0", "::")  # noqa: S104 - a mail host is there for everyone; others put their own
     endpoints: Endpoints = Endpoints()
     require_authentication: Annotated[
         bool,
-        Key("Ask for a login on submission ports. `false` opens no relay: without a login only local "
-            "recipients are reached.", kinds.FLAG),
+        Key(
+            "Ask for a login on submission ports. `false` opens no relay: without a login only local "
+            "recipients are reached.",
+            kinds.FLAG,
+        ),
     ] = True
     certificate_path: Annotated[
         Path | None, Key("The certificate: PFX/PKCS#12, PEM (chain and key) or DER.", kinds.PATH)
@@ -195,12 +206,16 @@ class Smtp(Section):
         Secret | None, Key("Password of the PFX file or the private key.", kinds.SECRET)
     ] = None
     max_message_size_bytes: Annotated[int, Key("Largest message in bytes.", kinds.SIZE)] = 52428800
-    max_attachment_size_bytes: Annotated[int, Key("Largest decoded attachment in bytes.", kinds.SIZE)] = 26214400
+    max_attachment_size_bytes: Annotated[int, Key("Largest decoded attachment in bytes.", kinds.SIZE)] = (
+        26214400
+    )
     mx: Mx = Mx()
     postmaster: Annotated[
         str | None,
-        Key("Address of the user who gets `postmaster@…`; without one such mail is stored without an owner.",
-            kinds.MAILBOX),
+        Key(
+            "Address of the user who gets `postmaster@…`; without one such mail is stored without an owner.",
+            kinds.MAILBOX,
+        ),
     ] = None
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
@@ -217,40 +232,45 @@ class Smtp(Section):
     ] = 1
 
 
-class HealthCheck(Section):
+class HealthCheck(Section, frozen=True):
     """The health listener and its checks."""
 
     url: Annotated[
         HealthUrl,
-        Key("Where health is served; `http://+:8081`, `http://*:8081` and `http://0.0.0.0:8081` are all interfaces.",
-            kinds.HEALTH_URL),
+        Key(
+            "Where health is served; `http://+:8081`, `http://*:8081`, `http://0.0.0.0:8081`: everywhere.",
+            kinds.HEALTH_URL,
+        ),
     ] = HealthUrl("localhost", 8081)
-    dns_test_domain: Annotated[str, Key("Domain whose MX records the `dns-mx` check asks for.", kinds.DOMAIN)] = (
-        "gmail.com"
-    )
+    dns_test_domain: Annotated[
+        str, Key("Domain whose MX records the `dns-mx` check asks for.", kinds.DOMAIN)
+    ] = "gmail.com"
     ready_checks: Annotated[
         tuple[str, ...], Key("Checks behind `/healthz/ready`.", kinds.choice(*CHECKS), many=True)
     ] = ("database", "smtp", "dns-mx")
 
 
-class Api(Section):
+class Api(Section, frozen=True):
     """The API that is told of new mail."""
 
     base_url: Annotated[str, Key("Base URL of the API.", kinds.HTTP_URL)] = "http://localhost:5000"
 
 
-class Internal(Section):
+class Internal(Section, frozen=True):
     """What the hosts share among themselves."""
 
-    api_key: Annotated[Secret | None, Key("Sent to the API as `Authorization: ApiKey <key>`.", kinds.SECRET)] = None
+    api_key: Annotated[
+        Secret | None, Key("Sent to the API as `Authorization: ApiKey <key>`.", kinds.SECRET)
+    ] = None
 
 
-class OutboundMail(Section):
+class OutboundMail(Section, frozen=True):
     """Mail to other hosts."""
 
     enabled: Annotated[bool, Key("Take mail for other hosts and send it on.", kinds.FLAG)] = True
     relay_host: Annotated[
-        str | None, Key("Smarthost all outbound mail goes to, in place of the recipients' hosts.", kinds.SERVER_NAME)
+        str | None,
+        Key("Smarthost all outbound mail goes to, in place of the recipients' hosts.", kinds.SERVER_NAME),
     ] = None
     relay_port: Annotated[int, Key("Port of the smarthost; 465 is implicit TLS.", kinds.OPEN_PORT)] = 587
     relay_username: Annotated[str | None, Key("Login at the smarthost.", kinds.TEXT)] = None
@@ -270,8 +290,11 @@ class OutboundMail(Section):
     ] = None
     retry_delays: Annotated[
         tuple[float, ...] | None,
-        Key("Waits before each further try; unset: `MaxRetries` with `RetryBaseDelaySeconds`, else 5 days of tries.",
-            kinds.WAIT, many=True),
+        Key(
+            "Waits before each further try; unset: `MaxRetries` and `RetryBaseDelaySeconds`, else 5 days.",
+            kinds.WAIT,
+            many=True,
+        ),
     ] = None
     max_retries: Annotated[
         int | None, Key("Further tries, where `RetryDelays` is not set.", kinds.whole(0, 1000))
@@ -282,34 +305,47 @@ class OutboundMail(Section):
     port: Annotated[int, Key("Port of the next hosts (for tests).", kinds.OPEN_PORT)] = 25
 
 
-class Dns(Section):
+class Dns(Section, frozen=True):
     """Who is asked for names."""
 
     servers: Annotated[
         tuple[DnsServer, ...] | None,
-        Key("Name servers, `address` or `address:port`, used by every lookup; unset: the system's.",
-            kinds.DNS_SERVER, many=True),
+        Key(
+            "Name servers, `address` or `address:port`, used by every lookup; unset: the system's.",
+            kinds.DNS_SERVER,
+            many=True,
+        ),
     ] = None
     trusted_validator: Annotated[
         tuple[Network, ...],
-        Key("Name servers (addresses or networks) whose AD bit counts for DANE.", kinds.NETWORK, many=True),
+        Key(
+            "Name servers (addresses or networks) whose AD bit counts for DANE.",
+            kinds.NETWORK,
+            many=True,
+            single=True,
+        ),
     ] = LOOPBACK
 
 
-class RateLimit(Section):
+class RateLimit(Section, frozen=True):
     """Against guessing of passwords; counted per client address."""
 
     max_failed_attempts: Annotated[
-        int, Key("Failed logins of a client within the window before it is locked out.", kinds.whole(1, 1_000_000))
+        int,
+        Key(
+            "Failed logins of a client within the window before it is locked out.", kinds.whole(1, 1_000_000)
+        ),
     ] = 5
-    lockout_window: Annotated[float, Key("The window, and how long a client stays locked out.", kinds.WAIT)] = (
-        15.0 * MINUTE
-    )
-    base_backoff_delay: Annotated[float, Key("Wait after the first failure; doubles with each.", kinds.PATIENCE)] = 1.0
+    lockout_window: Annotated[
+        float, Key("The window, and how long a client stays locked out.", kinds.WAIT)
+    ] = 15.0 * MINUTE
+    base_backoff_delay: Annotated[
+        float, Key("Wait after the first failure; doubles with each.", kinds.PATIENCE)
+    ] = 1.0
     max_backoff_delay: Annotated[float, Key("Longest wait between tries.", kinds.PATIENCE)] = 30.0
 
 
-class Security(Section):
+class Security(Section, frozen=True):
     """Logins."""
 
     authentication_salt: Annotated[
@@ -318,7 +354,7 @@ class Security(Section):
     rate_limit: RateLimit = RateLimit()
 
 
-class Retention(Section):
+class Retention(Section, frozen=True):
     """How long what is done with is kept."""
 
     events: Annotated[float, Key("Events.", kinds.AGE)] = 90.0 * DAY
@@ -327,13 +363,13 @@ class Retention(Section):
     messages: Annotated[float | None, Key("Raw messages; unset: kept for ever.", kinds.AGE)] = None
 
 
-class Otel(Section):
+class Otel(Section, frozen=True):
     """OpenTelemetry."""
 
     endpoint: Annotated[str | None, Key("OTLP/HTTP collector for traces and metrics.", kinds.HTTP_URL)] = None
 
 
-class LogLevel(Section):
+class LogLevel(Section, frozen=True):
     """The least severe level that is logged, per category; we have one category."""
 
     default: Annotated[
@@ -342,7 +378,7 @@ class LogLevel(Section):
     ] = "Information"
 
 
-class Logging(Section):
+class Logging(Section, frozen=True):
     """The log."""
 
     log_level: LogLevel = LogLevel()
@@ -351,7 +387,7 @@ class Logging(Section):
     ] = "text"
 
 
-class Debug(Section):
+class Debug(Section, frozen=True):
     """For tests of the host itself."""
 
     crash_point: Annotated[
@@ -359,7 +395,7 @@ class Debug(Section):
     ] = None
 
 
-class Settings(Section):
+class Settings(Section, frozen=True):
     """All settings of the host. Immutable; made by :func:`relaymail.settings.load`."""
 
     connection_strings: ConnectionStrings = ConnectionStrings()

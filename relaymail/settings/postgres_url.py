@@ -12,20 +12,19 @@ from relaymail.settings.spelling import nearest
 SCHEMES = ("postgresql", "postgres")
 
 # As of PostgreSQL 18; what the server may ask of a replication client or a password hash tool is left out.
-KEYWORDS = frozenset(
-    """
-    host hostaddr port dbname user password passfile require_auth channel_binding connect_timeout client_encoding
-    options application_name fallback_application_name keepalives keepalives_idle keepalives_interval
-    keepalives_count tcp_user_timeout gssencmode sslmode requiressl sslnegotiation sslcompression sslcert sslkey
-    sslkeylogfile sslpassword sslcertmode sslrootcert sslcrl sslcrldir sslsni requirepeer ssl_min_protocol_version
-    ssl_max_protocol_version min_protocol_version max_protocol_version krbsrvname gsslib gssdelegation service
-    servicefile target_session_attrs load_balance_hosts
-    """.split()
-)
+_LIBPQ = """
+    host hostaddr port dbname user password passfile require_auth channel_binding connect_timeout
+    client_encoding options application_name fallback_application_name keepalives keepalives_idle
+    keepalives_interval keepalives_count tcp_user_timeout gssencmode sslmode requiressl sslnegotiation
+    sslcompression sslcert sslkey sslkeylogfile sslpassword sslcertmode sslrootcert sslcrl sslcrldir sslsni
+    requirepeer ssl_min_protocol_version ssl_max_protocol_version min_protocol_version max_protocol_version
+    krbsrvname gsslib gssdelegation service servicefile target_session_attrs load_balance_hosts
+"""
+KEYWORDS = frozenset(_LIBPQ.split())
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 ENCODE = "(in a password, characters such as @ : / ? # % must be percent-encoded)"
-"""Added where a wrong part may be the rest of a password; for the same reason the part itself is never shown."""
+"""Added where a wrong part may be the rest of a password; so the part itself is never shown."""
 
 _HOST = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>[0-9]*))?")
 _WORD = re.compile(r"[A-Za-z][A-Za-z _]{2,40}")
@@ -34,7 +33,7 @@ _WORD = re.compile(r"[A-Za-z][A-Za-z _]{2,40}")
 def parse(url: str) -> dict[str, str]:
     """Read ``url`` into libpq keywords.
 
-    Raises :class:`SettingsError` for a malformed host, port or percent-code and for parameters libpq does not know.
+    Raises :class:`SettingsError` for a malformed host, port or percent-code and for unknown parameters.
     """
     rest = url.partition("://")[2]
     rest, _, query = rest.partition("?")
@@ -100,8 +99,12 @@ def valid_port(text: str) -> bool:
 
 
 def shown_word(name: str) -> str:
-    """``name`` in quotes, if it looks like a keyword and cannot well be the rest of a password; else no more than that."""
-    return f'"{name}"' if _WORD.fullmatch(name) else "(not shown, it may be a piece of a password that needs quoting)"
+    """``name`` in quotes, if it looks like a keyword and not like the rest of a password."""
+    return (
+        f'"{name}"'
+        if _WORD.fullmatch(name)
+        else "(not shown, it may be a piece of a password that needs quoting)"
+    )
 
 
 def suggestion(name: str, known: frozenset[str]) -> str:
@@ -125,8 +128,8 @@ def _decode(text: str) -> str:
 def compose(parameters: Mapping[str, str]) -> str:
     """Write libpq keywords as a URL; :func:`parse` reads the same keywords from it.
 
-    Everything but login, one host, its port and the database goes behind the ``?``, so that folders of sockets,
-    lists and empty values need no rule of their own.
+    Everything but login, one host, its port and the database goes behind the ``?``, so that folders of
+    sockets, lists and empty values need no rule of their own.
     """
     rest = dict(parameters)
     login = ""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 def distance(one: str, other: str) -> int:
-    """Edits between two texts: a letter inserted, dropped or changed, or two neighbours swapped, are one each.
+    """Edits between two texts: a letter inserted, dropped or changed or two neighbours swapped are one each.
 
     (Optimal string alignment; texts are compared as they are.)
     """
@@ -23,9 +23,9 @@ def distance(one: str, other: str) -> int:
 
 
 def nearest(name: str, known: Iterable[str], *, long: int = 5) -> str | None:
-    """The one of ``known`` that ``name`` nearly spells, in any case and with ``_``, ``-`` and blanks left out.
+    """The one of ``known`` that ``name`` nearly spells, in any case, with ``_``, ``-`` and blanks left out.
 
-    At most two edits for known names of ``long`` letters and more, one for shorter ones; ``None`` if there is none.
+    At most two edits for known names of ``long`` letters and more, one for shorter ones; else ``None``.
     """
     given = _plain(name)
     if len(given) > 100:

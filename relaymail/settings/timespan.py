@@ -21,7 +21,7 @@ _SPAN = re.compile(
 
 
 def parse_timespan(text: str) -> float:
-    """Read ``text`` as seconds: ``00:15:00``, ``7.00:00:00``, ``00:00:00.250``, ``hh:mm``, ``900`` or ``0.5``.
+    """Read ``text`` as seconds: ``00:15:00``, ``7.00:00:00``, ``00:00:00.25``, ``hh:mm``, ``900``, ``0.5``.
 
     A plain number is seconds (.NET would read it as days, which nobody means in a lockout window).
     Raises :class:`SettingsError` for anything else, also for 24 hours and more without a day part.
@@ -45,7 +45,7 @@ def parse_timespan(text: str) -> float:
 
 
 def format_timespan(seconds: float) -> str:
-    """Write ``seconds`` (0 or more, to 100 ns) as .NET does: ``00:15:00``, ``90.00:00:00``, ``00:00:00.2500000``."""
+    """Write ``seconds`` (0 or more, to 100 ns) as .NET does: ``7.00:00:00``, ``00:00:00.5000000``."""
     # Decimal(seconds) is exact: multiplying the float would lose ticks in long spans
     ticks = round(Decimal(seconds) * TICKS)
     whole, fraction = divmod(ticks, TICKS)
