@@ -12,4 +12,8 @@ class EmbeddedPostgresMissing(EmbeddedPostgresError):
 
 
 class EmbeddedPostgresBusy(EmbeddedPostgresError):
-    """Another process runs the same data folder."""
+    """Another process runs the same data folder; ``holder`` says what kind of one (``host``, ``command``)."""
+
+    def __init__(self, message: str, holder: str) -> None:
+        super().__init__(message)
+        self.holder = holder
