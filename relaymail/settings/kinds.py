@@ -265,3 +265,23 @@ def _workers(text: str) -> int:
 
 
 WORKERS = Kind("1", _workers, int)
+CHECK = choice(
+    "database",
+    "smtp",
+    "dns-mx",
+    "certificate",
+    "connection-pool",
+    "disk-space",
+    "memory",
+    "delivery-queue",
+)
+LEVEL = choice("Trace", "Debug", "Information", "Warning", "Error", "Critical")
+CRASH_POINT = choice(
+    "before-insert",
+    "before-commit",
+    "after-commit",
+    "after-reply",
+    "before-claim",
+    "after-notify",
+    "before-mark-sent",
+)

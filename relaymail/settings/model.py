@@ -21,27 +21,6 @@ Network = IPv4Network | IPv6Network
 
 LOOPBACK: tuple[Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 
-CRASH_POINTS = (
-    "before-insert",
-    "before-commit",
-    "after-commit",
-    "after-reply",
-    "before-claim",
-    "after-notify",
-    "before-mark-sent",
-)
-CHECKS = (
-    "database",
-    "smtp",
-    "dns-mx",
-    "certificate",
-    "connection-pool",
-    "disk-space",
-    "memory",
-    "delivery-queue",
-)
-LEVELS = ("Trace", "Debug", "Information", "Warning", "Error", "Critical")
-
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     """A level of the settings: its fields are keys or further sections."""
@@ -246,7 +225,7 @@ class HealthCheck(Section, frozen=True):
         str, Key("Domain whose MX records the `dns-mx` check asks for.", kinds.DOMAIN)
     ] = "gmail.com"
     ready_checks: Annotated[
-        tuple[str, ...], Key("Checks behind `/healthz/ready`.", kinds.choice(*CHECKS), many=True)
+        tuple[str, ...], Key("Checks behind `/healthz/ready`.", kinds.CHECK, many=True)
     ] = ("database", "smtp", "dns-mx")
 
 
@@ -374,7 +353,7 @@ class LogLevel(Section, frozen=True):
 
     default: Annotated[
         Literal["Trace", "Debug", "Information", "Warning", "Error", "Critical"],
-        Key("Least severe level that is logged.", kinds.choice(*LEVELS)),
+        Key("Least severe level that is logged.", kinds.LEVEL),
     ] = "Information"
 
 
@@ -391,7 +370,7 @@ class Debug(Section, frozen=True):
     """For tests of the host itself."""
 
     crash_point: Annotated[
-        str | None, Key("The process kills itself when it reaches this point.", kinds.choice(*CRASH_POINTS))
+        str | None, Key("The process kills itself when it reaches this point.", kinds.CRASH_POINT)
     ] = None
 
 
