@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ SOCKET_PATH_LIMIT = 107
 
 LOG_LIMIT = 4 * 1024 * 1024
 """Bytes of the log above which a start begins a new one; the old one is kept as ``postgres.log.1``."""
+
+_COMPLAINTS = ("FATAL:", "PANIC:", "DETAIL:", "HINT:", "error:")
 
 HOST = "host"
 COMMAND = "command"
@@ -145,7 +148,8 @@ def new_data(folder: Folder, identity: Identity) -> Path | None:
     """
     with explained(f"The database cannot be made in {folder.root}"):
         for leftover in folder.root.glob("postgres.new-*"):
-            shutil.rmtree(leftover)
+            # An initdb whose host was killed may still be writing there: then the next start removes it
+            shutil.rmtree(leftover, ignore_errors=True)
         if (folder.data / "PG_VERSION").exists():
             _own(folder.data, identity)
             return None
@@ -154,8 +158,7 @@ def new_data(folder: Folder, identity: Identity) -> Path | None:
                 f"{folder.data} is not empty and no PostgreSQL data folder. Move it away, or choose another "
                 "folder with --data or Data:Directory."
             )
-        fresh = folder.root / f"postgres.new-{os.getpid()}"
-        fresh.mkdir(mode=0o700)
+        fresh = Path(tempfile.mkdtemp(prefix="postgres.new-", dir=folder.root))
         _own(fresh, identity)
         return fresh
 
@@ -182,7 +185,7 @@ def _own(data: Path, identity: Identity) -> None:
 
 
 def make_sockets(folder: Folder, identity: Identity) -> Path:
-    """The socket's folder, for ``identity`` alone.
+    """The socket's folder, for ``identity`` alone, without what a killed server has left in it.
 
     :raises EmbeddedPostgresError: somebody else has put something there, or it cannot be made.
     """
@@ -205,7 +208,24 @@ def make_sockets(folder: Folder, identity: Identity) -> Path:
                 f"{sockets} is needed for PostgreSQL's socket, but it is not a folder that belongs to uid "
                 f"{identity.uid} alone. Remove it."
             )
+        for leftover in (f".s.PGSQL.{PORT}", f".s.PGSQL.{PORT}.lock"):
+            (sockets / leftover).unlink(missing_ok=True)
     return sockets
+
+
+def remove_sockets(folder: Folder, sockets: Path) -> None:
+    """Leave nothing of ours in ``/tmp``; the folder in our own stays."""
+    if sockets.parent != folder.root:
+        try:
+            sockets.rmdir()
+        except OSError:
+            # Somebody's psql may still have its socket there; the next start takes the folder as it is
+            pass
+
+
+def discard(fresh: Path) -> None:
+    """Give back the room of data that could not be completed."""
+    shutil.rmtree(fresh, ignore_errors=True)
 
 
 def open_log(folder: Folder) -> int:
@@ -228,9 +248,5 @@ def end_of_log(folder: Folder, start: int) -> str:
             lines = log.read().decode(errors="replace").splitlines()
     except OSError:
         return ""
-    told = [
-        line
-        for line in lines
-        if any(mark in line for mark in ("FATAL:", "PANIC:", "DETAIL:", "HINT:", "error:"))
-    ]
+    told = [line[line.index(mark) :] for line in lines for mark in _COMPLAINTS if mark in line]
     return " ".join(line.strip() for line in (told or lines[-1:])[-3:])

@@ -14,7 +14,7 @@ import pwd
 import shutil
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ ACCOUNTS = ("postgres", "nobody")
 _LAUNCHER = Path(__file__).with_name("launch.py")
 _DAC_READ_SEARCH = ("dac_read_search", 2)
 _DAC_OVERRIDE = ("dac_override", 1)
+_SETPCAP = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,33 +76,33 @@ def command(identity: Identity, program: Sequence[str], reach: Sequence[Path]) -
         return [*launch, *program]
     account = [f"--reuid={identity.uid}", f"--regid={identity.gid}", "--clear-groups"]
     setpriv = shutil.which("setpriv", path="/usr/bin:/bin:/usr/sbin:/sbin:/usr/local/bin")
-    barriers = [found for path in reach if (found := _barrier(path, identity))]
-    # A program that may not be run needs more than a folder that may not be searched
-    barrier = min(barriers, key=lambda found: found.is_dir(), default=None)
-    if barrier is None:
+    barriers = [found for path in reach for found in _barriers(path, identity)]
+    if not barriers:
         return [*launch, f"--as={identity.uid}:{identity.gid}", *program]
     ours = _effective_capabilities()
-    candidates = (_DAC_READ_SEARCH, _DAC_OVERRIDE) if barrier.is_dir() else (_DAC_OVERRIDE,)
+    # A program that may not be run needs more than a folder that may not be searched
+    only_folders = all(barrier.is_dir() for barrier in barriers)
+    candidates = (_DAC_READ_SEARCH, _DAC_OVERRIDE) if only_folders else (_DAC_OVERRIDE,)
     for name, bit in candidates:
         if setpriv is not None and ours >> bit & 1:
             only = f"-all,+{name}"
-            limits = [f"--inh-caps={only}", f"--ambient-caps={only}", f"--bounding-set={only}"]
+            limits = [f"--inh-caps={only}", f"--ambient-caps={only}"]
+            if ours >> _SETPCAP & 1:
+                # initdb asks access(2) for its own programs, which forgets capabilities but for this bit
+                limits += [f"--bounding-set={only}", "--securebits=+no_setuid_fixup"]
             return [*launch, setpriv, *account, *limits, "--", *program]
     raise EmbeddedPostgresError(
         f"PostgreSQL, which does not run as root, runs as uid {identity.uid}, and that one "
-        f"cannot get through {barrier}. Use folders open to all (chmod o+x {barrier}), "
+        f"cannot get through {barriers[0]}. Use folders open to all (chmod o+x {barriers[0]}), "
         "install setpriv (util-linux), or start relaymail as an ordinary user."
     )
 
 
-def _barrier(path: Path, identity: Identity) -> Path | None:
-    """The first folder on the way to ``path`` (or the program there) that ``identity`` has no x bit for."""
+def _barriers(path: Path, identity: Identity) -> Iterator[Path]:
+    """The folders on the way to ``path``, and the program there, that ``identity`` has no x bit for."""
     real = path.resolve()
     for folder in (*reversed(real.parents), real):
-        try:
-            found = folder.stat()
-        except OSError:
-            return folder
+        found = folder.stat()
         if found.st_uid == identity.uid:
             needed = stat.S_IXUSR
         elif found.st_gid == identity.gid:
@@ -109,8 +110,7 @@ def _barrier(path: Path, identity: Identity) -> Path | None:
         else:
             needed = stat.S_IXOTH
         if not found.st_mode & needed:
-            return folder
-    return None
+            yield folder
 
 
 def _effective_capabilities() -> int:

@@ -72,6 +72,7 @@ class EmbeddedPostgres:
         self._reactor = reactor
         self._progress = progress or (lambda text: None)
         self._kind = kind
+        self._folder: folders.Folder | None = None
         self._lock: folders.FolderLock | None = None
         self._server: Child | Adopted | None = None
         self._watch: Deferred[None] | None = None
@@ -97,7 +98,7 @@ class EmbeddedPostgres:
         :raises EmbeddedPostgresError: anything else, as a sentence with the server's own last words.
         """
         binaries = find_binaries()
-        folder = await self._in_thread(folders.make_root, self._directory)
+        folder = self._folder = await self._in_thread(folders.make_root, self._directory)
         self._lock = await self._take_lock(folder)
         self._stopping = False
         try:
@@ -120,6 +121,8 @@ class EmbeddedPostgres:
         server, self._server = self._server, None
         if server is not None and server.exit is None:
             await self._end(server)
+            if self._folder is not None and self.parameters:
+                folders.remove_sockets(self._folder, Path(self.parameters["host"]))
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.release()
@@ -173,6 +176,7 @@ class EmbeddedPostgres:
                 os.close(log_file)
             if not child.succeeded:
                 said = folders.end_of_log(folder, start)
+                await self._in_thread(folders.discard, fresh)
                 raise EmbeddedPostgresError(f"The database cannot be made in {folder.root}: {said}")
         await self._in_thread(folders.finish_data, folder, fresh)
 
