@@ -1,0 +1,101 @@
+"""Slows down and locks out a client that keeps giving wrong passwords (smtp.md 5, ``Security:RateLimit``).
+
+What is counted is the client's address alone. A count per account would let anyone lock its owner out, and
+one count for the whole world would lock out everyone.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import OrderedDict, deque
+
+from relaymail.store.cache import Seconds
+
+CLIENTS_KEPT = 50_000
+"""Bound of the memory: some 20 MB at worst. The client that failed longest ago is forgotten first."""
+
+IPV6_NETWORK_BITS = 64
+"""What one IPv6 customer has: counting single addresses would never count to two."""
+
+
+_DOUBLINGS = 60
+"""More would overflow a float, and any sensible maximum is reached long before."""
+
+
+class FailedLoginLimiter:
+    """Says how long a client has to wait before its next login.
+
+    :param max_failed_attempts: failures within the window after which the client is locked out.
+    :param lockout_window: seconds a failure counts.
+    :param base_backoff: seconds to wait behind the first failure; doubles with each further one.
+    :param max_backoff: most seconds of that wait.
+    """
+
+    def __init__(
+        self,
+        clock: Seconds,
+        max_failed_attempts: int,
+        lockout_window: float,
+        base_backoff: float,
+        max_backoff: float,
+    ) -> None:
+        self._clock = clock
+        self._maximum = max_failed_attempts
+        self._window = lockout_window
+        self._base = base_backoff
+        self._longest = max_backoff
+        self._clients: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    def check(self, client: str) -> float:
+        """Seconds until ``client`` (an IP address) may try to log in; 0 means now."""
+        times = self._recent(_network(client))
+        if not times:
+            return 0.0
+        now = self._clock.seconds()
+        if len(times) >= self._maximum:
+            return max(0.0, times[0] + self._window - now)
+        pause = min(self._base * 2.0 ** min(len(times) - 1, _DOUBLINGS), self._longest)
+        return max(0.0, times[-1] + pause - now)
+
+    def failed(self, client: str) -> None:
+        """Count a wrong password of ``client``."""
+        network = _network(client)
+        times = self._recent(network) or deque(maxlen=max(self._maximum, 1))
+        times.append(self._clock.seconds())
+        self._clients[network] = times
+        self._clients.move_to_end(network)
+        if len(self._clients) > CLIENTS_KEPT:
+            self._clients.popitem(last=False)
+
+    def succeeded(self, client: str) -> None:
+        """Forget the failures of ``client``: it has shown a right password."""
+        self._clients.pop(_network(client), None)
+
+    def _recent(self, network: str) -> deque[float] | None:
+        """The failures that still count; a client without any is forgotten."""
+        times = self._clients.get(network)
+        if times is None:
+            return None
+        oldest = self._clock.seconds() - self._window
+        while times and times[0] <= oldest:
+            times.popleft()
+        if not times:
+            del self._clients[network]
+            return None
+        return times
+
+
+def _network(client: str) -> str:
+    """What a client is counted as: its IPv4 address or IPv6 /64; a mapped IPv4 address is the IPv4 one."""
+    try:
+        address = ipaddress.ip_address(client.partition("%")[0])
+    except ValueError:
+        return client
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((address, IPV6_NETWORK_BITS), strict=False).network_address) + "/64"

@@ -1,0 +1,115 @@
+"""Waiting after wrong passwords."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.task import Clock
+
+from relaymail.hosting import login_limiter
+from relaymail.hosting.login_limiter import FailedLoginLimiter
+
+
+def limiter(clock: Clock, attempts: int = 5) -> FailedLoginLimiter:
+    return FailedLoginLimiter(clock, attempts, lockout_window=900.0, base_backoff=1.0, max_backoff=5.0)
+
+
+def test_an_unknown_client_goes_at_once() -> None:
+    assert limiter(Clock()).check("192.0.2.1") == 0
+
+
+def test_each_failure_doubles_the_wait_up_to_the_longest() -> None:
+    clock = Clock()
+    subject = limiter(clock, attempts=10)
+    waits = []
+    for _ in range(5):
+        subject.failed("192.0.2.1")
+        waits.append(subject.check("192.0.2.1"))
+        clock.advance(waits[-1])
+        assert subject.check("192.0.2.1") == 0
+    assert waits == [1, 2, 4, 5, 5]
+
+
+def test_the_last_allowed_failure_locks_out_until_the_first_is_out_of_the_window() -> None:
+    clock = Clock()
+    subject = limiter(clock)
+    for _ in range(5):
+        subject.failed("192.0.2.1")
+        clock.advance(10)
+    assert subject.check("192.0.2.1") == 900 - 50
+    clock.advance(850)
+    assert subject.check("192.0.2.1") == 0
+
+
+def test_failures_during_a_lockout_extend_it() -> None:
+    clock = Clock()
+    subject = limiter(clock)
+    for _ in range(10):
+        subject.failed("192.0.2.1")
+        clock.advance(100)
+    assert subject.check("192.0.2.1") == 900 - 500
+
+
+def test_other_clients_are_not_touched() -> None:
+    subject = limiter(Clock())
+    for _ in range(9):
+        subject.failed("192.0.2.1")
+    assert subject.check("192.0.2.2") == 0
+
+
+def test_a_right_password_wipes_the_slate() -> None:
+    subject = limiter(Clock())
+    for _ in range(4):
+        subject.failed("192.0.2.1")
+    subject.succeeded("192.0.2.1")
+    assert subject.check("192.0.2.1") == 0
+    assert len(subject) == 0
+
+
+@pytest.mark.parametrize(
+    ("failing", "same"),
+    [
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::1"),
+        ("2001:db8:1:2::1%eth0", "2001:0db8:0001:0002::2"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("unix", "unix"),
+    ],
+)
+def test_addresses_of_one_client_count_together(failing: str, same: str) -> None:
+    subject = limiter(Clock())
+    subject.failed(failing)
+    assert subject.check(same) == 1
+
+
+@pytest.mark.parametrize(
+    ("failing", "other"),
+    [("2001:db8:1:2::1", "2001:db8:1:3::1"), ("::ffff:192.0.2.1", "::ffff:192.0.2.2")],
+)
+def test_addresses_of_different_clients_do_not(failing: str, other: str) -> None:
+    subject = limiter(Clock())
+    subject.failed(failing)
+    assert subject.check(other) == 0
+
+
+def test_memory_is_bounded_and_the_oldest_failure_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(login_limiter, "CLIENTS_KEPT", 3)
+    subject = limiter(Clock())
+    for n in (1, 2, 3, 1, 4):
+        subject.failed(f"192.0.2.{n}")
+    assert len(subject) == 3
+    assert [subject.check(f"192.0.2.{n}") > 0 for n in (1, 2, 3, 4)] == [True, False, True, True]
+
+
+def test_a_client_whose_failures_are_old_takes_no_memory() -> None:
+    clock = Clock()
+    subject = limiter(clock)
+    subject.failed("192.0.2.1")
+    clock.advance(900)
+    assert subject.check("192.0.2.1") == 0
+    assert len(subject) == 0
+
+
+def test_a_huge_number_of_allowed_attempts_is_no_trouble() -> None:
+    subject = limiter(Clock(), attempts=100_000)
+    for _ in range(2000):
+        subject.failed("192.0.2.1")
+    assert subject.check("192.0.2.1") == 5
