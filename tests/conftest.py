@@ -8,11 +8,18 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 reactor: Any = _reactor
+
+# Machines are noisy: how long an example took says nothing
+settings.register_profile("relaymail", deadline=None)
+settings.load_profile("relaymail")
+
+pytest_plugins = ["tests.support.fixtures"]
 
 ASYNC_TEST_LIMIT = 60.0
 """Seconds after which an ``async def`` test has hung."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -50,7 +51,7 @@ class RawContent(Protocol):
     def parts(self, size: int) -> Iterator[bytes]:
         """The bytes in parts of ``size`` octets; to be called in a thread where they are in a file."""
 
-    def map(self) -> memoryview | bytes:
+    def map(self) -> bytes | mmap.mmap:
         """The bytes of a file as one buffer; to be used in a thread."""
 
 

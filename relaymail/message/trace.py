@@ -13,11 +13,13 @@ from relaymail.message.envelope import Envelope, Origin
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._:\[\]-]")
 
 
-def trace_headers(message_id: UUID, at: datetime, server_name: str, origin: Origin, envelope: Envelope) -> bytes:
+def trace_headers(
+    message_id: UUID, at: datetime, server_name: str, origin: Origin, envelope: Envelope
+) -> bytes:
     """``Return-Path:`` (final delivery only: on the MX) and ``Received:``, each line ended with CRLF.
 
-    The recipient is named only where there is one: more would tell each of the others (RFC 5321 7.6). ``at`` must
-    be aware.
+    The recipient is named only where there is one: more would tell each of the others (RFC 5321 7.6). ``at``
+    must be aware.
     """
     client = _UNSAFE.sub("?", origin.client_name)[:255]
     literal = f"IPv6:{origin.client_address}" if ":" in origin.client_address else origin.client_address

@@ -1,1 +1,2 @@
-"""The protocol: grammar, replies, framing, and the engine behind every listener. Knows no database and no settings file."""
+"""The protocol: grammar, replies, framing, and the engine behind every listener. Knows no database and no
+settings file."""

@@ -1,4 +1,5 @@
-"""Addresses of the envelope: the paths of MAIL and RCPT (RFC 5321 4.1.2, RFC 6531 3.3). Pure; open to every room."""
+"""Addresses of the envelope: the paths of MAIL and RCPT (RFC 5321 4.1.2, RFC 6531 3.3). Pure; open to every
+room."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ PATH_OCTETS: Final = 256
 """Limits of RFC 5321 4.5.3.1.1 to 4.5.3.1.3; a path is counted with its angle brackets."""
 
 _ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~-"
-_ATOM: Final = re.compile(rf"[{_ATEXT}\u0080-\U0010ffff]+")
-_PLAIN_PATH: Final = re.compile(rf"<([{_ATEXT}.]+)@([A-Za-z0-9.-]+)>")
+_ATOM: Final = re.compile(rf"[\u0080-\U0010ffff{_ATEXT}]+")
+_PLAIN_PATH: Final = re.compile(rf"<([.{_ATEXT}]+)@([A-Za-z0-9.-]+)>")
 # An underscore is no LDH, but hosts with one send mail
 _LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?")
 
@@ -33,7 +34,8 @@ class NonASCIIAddress(AddressError):
 
 @dataclass(frozen=True)
 class Address:
-    """A mailbox. ``local`` is unquoted; ``domain`` as given, ``''`` for a bare ``postmaster``, ``[…]`` for a literal."""
+    """A mailbox. ``local`` is unquoted; ``domain`` as given, ``''`` for a bare ``postmaster``, ``[…]`` for a
+    literal."""
 
     local: str
     domain: str
@@ -51,7 +53,8 @@ class Address:
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
-        """The spellings under which the address may be on record, lower case: A-labels first, then as given."""
+        """The spellings under which the address may be on record, lower case: A-labels first, then as
+        given."""
         local = unicodedata.normalize("NFC", self.local).lower()
         plain = f"{local}@{self.host}"
         if self.domain.isascii() and "xn--" not in self.host:
@@ -76,8 +79,8 @@ def ascii_domain(domain: str) -> str:
 def parse_path(text: str, *, utf8: bool = False) -> tuple[Address | None, str]:
     """Read the path that ``text`` begins with and return it with the rest of the line (the parameters).
 
-    ``<>`` is ``None``. A source route is accepted and dropped (RFC 5321 appendix C). ``utf8`` tells whether the
-    address may be internationalized. Raises :exc:`AddressError`, :exc:`NonASCIIAddress`.
+    ``<>`` is ``None``. A source route is accepted and dropped (RFC 5321 appendix C). ``utf8`` tells whether
+    the address may be internationalized. Raises :exc:`AddressError`, :exc:`NonASCIIAddress`.
     """
     match = _PLAIN_PATH.match(text)
     if match is not None and ".." not in match[0]:

@@ -113,11 +113,11 @@ def load_certificate(
 
     The format is told by the content, not by the file's name: PEM (certificates in any order, the key in the
     same file or at ``key_path``), PKCS#12/PFX, or one DER certificate with its key at ``key_path``.
-    ``password`` opens a PFX file or an encrypted key. Blocks while the files are read. An expired certificate is
-    no error.
+    ``password`` opens a PFX file or an encrypted key. Blocks while the files are read. An expired
+    certificate is no error.
 
-    Raises :class:`CertificateError` for a missing or unreadable file, another format, a wrong password, a missing
-    key and a key of another certificate.
+    Raises :class:`CertificateError` for a missing or unreadable file, another format, a wrong password, a
+    missing key and a key of another certificate.
     """
     data = _read(path)
     secret = password.encode() if password else None
@@ -182,8 +182,9 @@ def development_certificate(folder: Path, hostnames: Sequence[str]) -> Path:
     """The path of ``certificate.pem`` in ``folder``: a self-signed certificate for ``hostnames`` and its key.
 
     It is made where it is missing, unusable, made out to other names or within 30 days of its end; readable
-    by its owner only, and there whole or not at all. Raises :class:`CertificateError` if it cannot be written.
-    Blocks.
+    by its owner only, and there whole or not at all. Blocks.
+
+    Raises :class:`CertificateError` if it cannot be written.
     """
     path = folder / "certificate.pem"
     if not _still_good(path, hostnames):

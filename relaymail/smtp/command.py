@@ -20,8 +20,8 @@ _HTTP_VERBS: Final = frozenset(
 def split(line: bytes) -> tuple[str, str]:
     """The verb in upper case and the argument without the white space around it.
 
-    Raises :exc:`~relaymail.smtp.reply.ReplyError` for what no command can hold: control characters, or bytes that
-    are not UTF-8.
+    Raises :exc:`~relaymail.smtp.reply.ReplyError` for what no command can hold: control characters, or bytes
+    that are not UTF-8.
     """
     try:
         text = line.decode()

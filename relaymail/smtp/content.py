@@ -1,4 +1,5 @@
-"""The content of a message on its way in: where DATA ends (RFC 5321 4.1.1.4, 4.5.2), and where its bytes are kept.
+"""The content of a message on its way in: where DATA ends (RFC 5321 4.1.1.4, 4.5.2), and where its bytes are
+kept.
 
 The cost per byte is a search for the terminator across chunk borders, never a Python call per line.
 """
@@ -6,6 +7,7 @@ The cost per byte is a search for the terminator across chunk borders, never a P
 from __future__ import annotations
 
 import hashlib
+import mmap
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -99,8 +101,8 @@ class SpoolError(Exception):
 class Content:
     """The bytes of one message: in memory up to a limit, beyond it in an unnamed temporary file.
 
-    ``run`` runs a function in a thread and returns a Deferred (a file is never touched on the reactor). The bytes
-    are those received, dot-stuffing undone. Call :meth:`close` when done.
+    ``run`` runs a function in a thread and returns a Deferred (a file is never touched on the reactor). The
+    bytes are those received, dot-stuffing undone. Call :meth:`close` when done.
     """
 
     __slots__ = (
@@ -179,10 +181,14 @@ class Content:
             self._chunks = [b"".join(self._chunks)]
         return self._chunks[0]
 
-    def file(self) -> IO[bytes]:
-        """The spool file of a spooled content; read it in a thread."""
+    def map(self) -> bytes | mmap.mmap:
+        """The whole content as one buffer; to be used in a thread, for a spooled one is read as it is looked
+        at."""
+        whole = self.memory()
+        if whole is not None:
+            return whole
         assert self._file is not None
-        return self._file
+        return mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def parts(self, size: int) -> Iterator[bytes]:
         """The content in parts of ``size`` octets; a spooled one only in a thread."""
@@ -191,9 +197,9 @@ class Content:
             for start in range(0, len(whole), size):
                 yield whole[start : start + size]
             return
-        file = self.file()
-        file.seek(0)
-        while part := file.read(size):
+        assert self._file is not None
+        self._file.seek(0)
+        while part := self._file.read(size):
             yield part
 
     def close(self) -> None:
@@ -221,7 +227,7 @@ class Content:
 
     def _write_file(self, chunks: list[bytes]) -> None:
         if self._file is None:
-            self._file = tempfile.TemporaryFile(dir=self._directory, prefix="message-", buffering=0)
+            self._file = tempfile.TemporaryFile(dir=self._directory, buffering=0)  # noqa: SIM115 - close() does
         for chunk in chunks:
             self._digest.update(chunk)
         data = memoryview(b"".join(chunks))

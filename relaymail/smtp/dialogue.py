@@ -31,7 +31,8 @@ class Expects(enum.Enum):
 class Dialogue:
     """The state of one session, and of the mail transaction in it.
 
-    ``tls_available`` tells whether STARTTLS can be offered right now; ``new_content`` makes a place for a message.
+    ``tls_available`` tells whether STARTTLS can be offered right now; ``new_content`` makes a place for a
+    message.
     """
 
     def __init__(
@@ -93,7 +94,8 @@ class Dialogue:
             return refusal.reply
 
     def content(self, data: bytes) -> tuple[Deferred[None] | None, bytes | None]:
-        """Take bytes of a message. Returns what to wait for, and what is behind the end (``None``: not there yet)."""
+        """Take bytes of a message. Returns what to wait for, and what is behind the end (``None``: not there
+        yet)."""
         text, rest = self._reader.feed(data)
         assert self._content is not None
         waiting = None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IAddress, IListeningPort
+from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -104,25 +104,35 @@ class ESMTPFactory(Factory):
         return session
 
 
-def open_ports(
-    factory: ESMTPFactory, surroundings: Surroundings, addresses: tuple[str, ...], port: int, reactor: Any
-) -> list[IListeningPort]:
-    """Listen on ``port`` of each address. Raises :exc:`ListenError` and leaves nothing open then."""
-    wrapped = _over_tls(factory, surroundings)
-    ports: list[IListeningPort] = []
-    name = surroundings.policy.listener
+def bind(name: str, addresses: Sequence[str], port: int) -> list[socket.socket]:
+    """Listening sockets for ``port`` on each address; nothing is accepted yet.
+
+    Raises :exc:`ListenError` and leaves nothing open then.
+    """
+    sockets: list[socket.socket] = []
     try:
         for address in addresses:
             listening = _bind(name, address, port)
             if listening is not None:
-                with listening:
-                    ports.append(reactor.adoptStreamPort(listening.fileno(), listening.family, wrapped))
+                sockets.append(listening)
+        if not sockets:
+            raise ListenError(f"{name}: none of the addresses {', '.join(addresses)} is on this machine")
     except ListenError:
-        for opened in ports:
-            opened.stopListening()
+        for opened in sockets:
+            opened.close()
         raise
-    if not ports:
-        raise ListenError(f"{name}: none of the addresses {', '.join(addresses)} exists on this machine")
+    return sockets
+
+
+def adopt(
+    sockets: Sequence[socket.socket], factory: ESMTPFactory, surroundings: Surroundings, reactor: Any
+) -> list[IListeningPort]:
+    """Begin to accept connections on bound sockets."""
+    wrapped = _over_tls(factory, surroundings)
+    ports: list[IListeningPort] = []
+    for listening in sockets:
+        with listening:
+            ports.append(reactor.adoptStreamPort(listening.fileno(), listening.family, wrapped))
     return ports
 
 
@@ -134,17 +144,17 @@ async def open_endpoint(
         endpoint = serverFromString(reactor, description)
         port: IListeningPort = await endpoint.listen(_over_tls(factory, surroundings))
     except Exception as error:
-        raise ListenError(
-            f"{surroundings.policy.listener}: cannot listen on {description!r}: {error or type(error).__name__}"
-        ) from error
+        listener, why = surroundings.policy.listener, str(error) or type(error).__name__
+        raise ListenError(f"{listener}: cannot listen on {description!r}: {why}") from error
     return port
 
 
-def _over_tls(factory: ESMTPFactory, surroundings: Surroundings) -> Factory:
+def _over_tls(factory: ESMTPFactory, surroundings: Surroundings) -> Any:
     if not surroundings.policy.implicit_tls:
         return factory
     assert surroundings.tls is not None
-    wrapped = TLSMemoryBIOFactory(surroundings.tls, False, factory)
+    tls: Any = surroundings.tls
+    wrapped: Any = TLSMemoryBIOFactory(tls, False, cast(IProtocolFactory, factory))
     wrapped.noisy = False
     return wrapped
 
@@ -176,6 +186,9 @@ def _reason(error: OSError) -> str:
         case errno.EADDRINUSE:
             return "another program has the port; stop it or choose another port"
         case errno.EACCES:
-            return "not allowed; a port under 1024 needs CAP_NET_BIND_SERVICE, a socket from systemd, or another port"
+            return (
+                "not allowed; a port under 1024 needs CAP_NET_BIND_SERVICE, a socket from systemd,"
+                " or another port"
+            )
         case _:
             return error.strerror or str(error)

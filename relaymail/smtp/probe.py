@@ -4,7 +4,8 @@ from __future__ import annotations
 
 
 class ProbeRegistry:
-    """Client addresses of probes under way: the health check adds its own, the engine takes it when the session ends."""
+    """Client addresses of probes under way: the health check adds its own, the engine takes it when the
+    session ends."""
 
     def __init__(self) -> None:
         self._probes: set[tuple[str, int]] = set()

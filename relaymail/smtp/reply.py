@@ -1,4 +1,5 @@
-"""Replies: every code and text the listeners send, each by name (RFC 5321 4.2, enhanced codes RFC 2034 and 3463)."""
+"""Replies: every code and text the listeners send, each by name (RFC 5321 4.2, enhanced codes RFC 2034 and
+3463)."""
 
 from __future__ import annotations
 
@@ -8,9 +9,9 @@ from typing import Final
 class Reply:
     """One reply, encoded once.
 
-    ``code`` is the three-digit code (RFC 5321 4.2.1), ``enhanced`` the enhanced status code or ``None`` (only the
-    greeting and the replies to EHLO and HELO have none, RFC 2034 3), ``lines`` the text; control characters and
-    non-ASCII in it are escaped, so that nothing a client sent comes back raw.
+    ``code`` is the three-digit code (RFC 5321 4.2.1), ``enhanced`` the enhanced status code or ``None`` (only
+    the greeting and the replies to EHLO and HELO have none, RFC 2034 3), ``lines`` the text; control
+    characters and non-ASCII in it are escaped, so that nothing a client sent comes back raw.
     """
 
     __slots__ = ("closes", "code", "data", "enhanced", "text")

@@ -1,7 +1,7 @@
 """The engine behind every listener: bytes in, replies out, in order.
 
-It frames commands and content, keeps the order of pipelined commands while somebody is asked, watches the clock and
-closes. What a command means is in :mod:`relaymail.smtp.dialogue`; who may send what, in a session.
+It frames commands and content, keeps the order of pipelined commands while somebody is asked, watches the
+clock and closes. What a command means is in :mod:`relaymail.smtp.dialogue`; who may send what, in a session.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from typing import Protocol as Face
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
-    IDelayedCall,
     IHalfCloseableProtocol,
     IHandshakeListener,
     IPushProducer,
 )
-from twisted.internet.protocol import Protocol
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -49,16 +48,16 @@ _BARE_CR: Final = re.compile(rb"\r(?!\n)")
 class Observer(Face):
     """What metrics hear of."""
 
-    def connected(self, listener: str) -> None:
+    def connection_opened(self, listener: str) -> None:
         """A session began."""
 
-    def disconnected(self, listener: str) -> None:
+    def connection_closed(self, listener: str) -> None:
         """A session ended."""
 
     def replied(self, code: int) -> None:
         """A reply was sent."""
 
-    def failed(self) -> None:
+    def unexpected_error(self) -> None:
         """Something unforeseen happened and was answered 451."""
 
 
@@ -74,11 +73,15 @@ class Surroundings:
     tls: ServerTLS | None
     observer: Observer
     probes: ProbeRegistry
+    after_stored: Callable[[], None] = lambda: None
+    """Called when the 250 of a stored message was written."""
 
 
 @implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
 class ESMTPServer(Protocol):
     """One SMTP session on one connection."""
+
+    transport: Any
 
     def __init__(
         self,
@@ -105,9 +108,11 @@ class ESMTPServer(Protocol):
         self._output_blocked = False
         self._content_blocked = False
         self._paused = False
-        self._timer: IDelayedCall | None = None
+        self._timer: Any = None
         self._deadline = 0.0
         self._content_began = 0.0
+        self._messages = 0
+        self._stored = False
 
     # The connection
 
@@ -126,7 +131,7 @@ class ESMTPServer(Protocol):
         self.transport.registerProducer(self, True)
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
-        self._around.observer.connected(self._policy.listener)
+        self._around.observer.connection_opened(self._policy.listener)
         timeouts = self._policy.timeouts
         self._wait(timeouts.handshake if self._policy.implicit_tls else timeouts.command)
         self._send(self._opening or reply.greeting(self._policy.server_name))
@@ -134,11 +139,10 @@ class ESMTPServer(Protocol):
 
     def handshakeCompleted(self) -> None:
         """TLS is up: from here on the session is a protected one."""
-        version, cipher = describe_connection(self.transport)
-        self.peer.tls = TLSFacts(version, cipher)
+        self.peer.tls = TLSFacts(*(describe_connection(self.transport) or ("TLS", "")))
         self._await_input()
 
-    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Let go of everything; a message being stored goes on by itself."""
         self._closing = True
         if self._timer is not None:
@@ -147,11 +151,12 @@ class ESMTPServer(Protocol):
         self._buffer = b""
         self.dialogue.closed()
         self._ended(self)
-        self._around.observer.disconnected(self._policy.listener)
+        self._around.observer.connection_closed(self._policy.listener)
         if self._around.probes.take((self.peer.address, self.peer.port)):
             return
         log.info(
-            "Session {session} on {listener} from {client} ended: {messages} messages, {errors} errors, {tls}, {reason}",
+            "Session {session} on {listener} from {client} ended: {messages} messages, {errors} errors,"
+            " {tls}, {reason}",
             session=self.peer.session_id,
             listener=self.peer.listener,
             client=self.peer.address,
@@ -208,6 +213,9 @@ class ESMTPServer(Protocol):
         finally:
             self._advancing = False
         self._flush()
+        if self._stored:
+            self._stored = False
+            self._around.after_stored()
         if self._end_of_input and not self._busy and not self._content_blocked:
             self._close()
         self._regulate()
@@ -275,6 +283,8 @@ class ESMTPServer(Protocol):
         self._busy = False
         if self._closing:
             return
+        self._stored = self.dialogue.messages > self._messages
+        self._messages = self.dialogue.messages
         self._settle(answer)
         if not self._busy:
             self._advance()
@@ -283,7 +293,7 @@ class ESMTPServer(Protocol):
         """Anything nobody foresaw is temporary: a bug or a fault of ours must not bounce mail."""
         if isinstance(failure.value, ReplyError):
             return failure.value.reply
-        self._around.observer.failed()
+        self._around.observer.unexpected_error()
         if failure.check(CancelledError, TimeoutError):
             log.error("Session {session}: our own work took too long", session=self.peer.session_id)
         else:
@@ -437,7 +447,8 @@ class ESMTPServer(Protocol):
                 self._wait(timeouts.command)
 
     def _wait(self, seconds: float) -> None:
-        """Set the deadline. There is one timer a session, and it is moved only when the deadline comes nearer."""
+        """Set the deadline. There is one timer a session, and it is moved only when the deadline comes
+        nearer."""
         now = self._reactor.seconds()
         self._deadline = min(now + seconds, self._began + self._policy.timeouts.session)
         if self._timer is None or self._timer.getTime() > self._deadline:

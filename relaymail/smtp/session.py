@@ -1,8 +1,8 @@
 """The door between the protocol and whoever decides about mail: one object per connection.
 
-The engine (:mod:`relaymail.smtp.server`) knows commands, order and framing; a session knows who may send what to whom.
-A refusal is one exception, :class:`~relaymail.smtp.reply.ReplyError`; anything else raised is logged and answered
-``451 4.3.0``.
+The engine (:mod:`relaymail.smtp.server`) knows commands, order and framing; a session knows who may send what
+to whom. A refusal is one exception, :class:`~relaymail.smtp.reply.ReplyError`; anything else raised is logged
+and answered ``451 4.3.0``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from relaymail.smtp.content import Content
 
 @dataclass(frozen=True, slots=True)
 class TLSFacts:
-    """What was negotiated, for the Received: header and the archive (``TLSv1.3``, ``TLS_AES_256_GCM_SHA384``)."""
+    """What was negotiated, for the Received: header and the archive (``TLSv1.3``,
+    ``TLS_AES_256_GCM_SHA384``)."""
 
     version: str
     cipher: str

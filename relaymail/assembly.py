@@ -1,0 +1,116 @@
+"""Settings into the objects that the service is made of."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from relaymail.hosting.authenticator import Authenticator
+from relaymail.hosting.login_limiter import FailedLoginLimiter
+from relaymail.hosting.session import Hosting
+from relaymail.settings import Settings
+from relaymail.smtp.policy import Limits, ListenerName, Policy, Timeouts
+from relaymail.smtp.reply import Reply
+from relaymail.store.accounts import Accounts
+from relaymail.store.messages import MessageStore
+from relaymail.telemetry import Metrics
+
+
+def listener_policy(settings: Settings, listener: ListenerName, *, has_certificate: bool) -> Policy:
+    """How a listener talks."""
+    smtp = settings.smtp
+    mx = listener == "mx"
+    return Policy(
+        listener=listener,
+        server_name=smtp.server_name,
+        starttls=listener != "submissions" and has_certificate,
+        implicit_tls=listener == "submissions",
+        authentication=not mx and has_certificate,
+        authentication_required=not mx and smtp.require_authentication,
+        strict_newlines=mx,
+        limits=_limits(settings, mx=mx),
+        timeouts=_timeouts(settings),
+    )
+
+
+def _limits(settings: Settings, *, mx: bool) -> Limits:
+    limits = settings.smtp.limits
+    return Limits(
+        message=settings.smtp.max_message_size_bytes,
+        text_line=_limit(limits.line_length),
+        recipients=_limit(limits.recipients.mx if mx else limits.recipients.submission),
+        messages=_limit(limits.messages_per_session),
+        errors=_limit(limits.errors),
+        junk_commands=_limit(limits.junk_commands),
+        connections=_limit(limits.connections),
+    )
+
+
+def _timeouts(settings: Settings) -> Timeouts:
+    timeouts = settings.smtp.timeouts
+    return Timeouts(
+        command=timeouts.command,
+        handshake=timeouts.handshake,
+        auth_line=timeouts.auth_line,
+        data_idle=timeouts.data_idle,
+        data_rate=timeouts.data_minimum_rate,
+        store=timeouts.store,
+        session=timeouts.session,
+        drain=timeouts.drain,
+    )
+
+
+def hosting(
+    settings: Settings,
+    accounts: Accounts,
+    authenticator: Authenticator,
+    store: MessageStore,
+    metrics: Metrics,
+    *,
+    reactor: Any,
+    run: Callable[..., Any],
+    room: Callable[[], Reply | None],
+    stored: Callable[[], None],
+) -> Hosting:
+    """What all sessions share."""
+    smtp = settings.smtp
+    return Hosting(
+        accounts=accounts,
+        authenticator=authenticator,
+        limiter=login_limiter(settings, reactor),
+        store=store,
+        metrics=metrics,
+        run=run,
+        room=room,
+        stored=stored,
+        seconds=reactor.seconds,
+        now=lambda: datetime.now(UTC),
+        server_name=smtp.server_name,
+        hosted_domains=frozenset(smtp.mx.hosted_domains),
+        validate_recipients=smtp.mx.validate_recipients,
+        postmaster=smtp.postmaster,
+        deduplicate_mx=smtp.deduplicate.mx,
+        deduplicate_submission=smtp.deduplicate.submission,
+        attachment_limit=smtp.max_attachment_size_bytes,
+        header_limit=_limit(smtp.limits.header_bytes),
+        hop_limit=_limit(smtp.limits.hops),
+    )
+
+
+def login_limiter(settings: Settings, reactor: Any) -> FailedLoginLimiter:
+    """The limit on failed logins, per client address."""
+    limit = settings.security.rate_limit
+    return FailedLoginLimiter(
+        reactor,
+        limit.max_failed_attempts,
+        limit.lockout_window,
+        limit.base_backoff_delay,
+        limit.max_backoff_delay,
+    )
+
+
+def _limit(value: int) -> int:
+    """0 is no limit."""
+    return value or sys.maxsize

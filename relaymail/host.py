@@ -1,0 +1,427 @@
+"""The host: its parts, and the order in which they start and stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import ILogObserver, Logger
+from twisted.python.failure import Failure
+
+from relaymail import assembly, demo
+from relaymail.hosting.authenticator import Authenticator
+from relaymail.hosting.room import Room
+from relaymail.hosting.session import Hosting, MXSession, SubmissionSession
+from relaymail.message.ids import short_id
+from relaymail.notify.notifier import Notifier
+from relaymail.settings import Loaded
+from relaymail.smtp import reply
+from relaymail.smtp.content import Content
+from relaymail.smtp.listener import ESMTPFactory, ListenError, Sessions, adopt, bind, open_endpoint
+from relaymail.smtp.policy import ListenerName
+from relaymail.smtp.probe import ProbeRegistry
+from relaymail.smtp.reply import Reply
+from relaymail.smtp.server import Surroundings
+from relaymail.smtp.tls import CertificateError, ServerTLS, development_certificate
+from relaymail.store import schema
+from relaymail.store.accounts import Accounts
+from relaymail.store.database import Database, DatabaseError
+from relaymail.store.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from relaymail.store.messages import MessageStore
+from relaymail.store.retention import Retention
+from relaymail.store.schema.errors import SchemaError
+from relaymail.telemetry import Metrics, TelemetryError, bridge_standard_logging, configure, observer
+
+log = Logger()
+
+EX_CONFIG = 78
+EX_UNAVAILABLE = 69
+POOL_SIZE = 4
+"""Connections to the database, unless the connection string says otherwise."""
+SCHEMA_RETRY = 2.0
+"""Seconds between looks whether the database and its tables are there."""
+REPLY_LEAVES = 0.05
+"""Seconds after which a reply has left the process (for the crash point behind it)."""
+NEWER_COLUMNS = (
+    "SmtpApiKeys.KeyPrefix",
+    "UserEmailAddresses.VerificationToken",
+    "UserEmailAddresses.VerificationTokenExpiresAt",
+)
+"""Columns that an older API does not have yet, and without which the host does."""
+
+
+class StartError(Exception):
+    """The host cannot start; the text says why and how to mend it, ``code`` is the exit code."""
+
+    def __init__(self, why: str, code: int) -> None:
+        super().__init__(why)
+        self.code = code
+
+
+def refuse(why: str, code: int) -> NoReturn:
+    """End the process before anything is open."""
+    print(f"relaymail: {why}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+class Host(Service):
+    """The whole host. What has started is stopped in reverse order."""
+
+    name = "relaymail"
+
+    def __init__(self, loaded: Loaded, reactor: Any, *, demo_run: bool) -> None:
+        self._settings = loaded.settings
+        self._warnings = loaded.warnings
+        self._reactor = reactor
+        self._demo_run = demo_run
+        self._stops: list[tuple[str, Callable[[], Awaitable[None]]]] = []
+        self._starting: Deferred[None] | None = None
+        self._preparing: Deferred[None] | None = None
+        self._ready = False
+        self._interrupted = False
+        self._sessions = Sessions(self._settings.smtp.limits.connections or sys.maxsize)
+        self._probes = ProbeRegistry()
+        self._tls: ServerTLS | None = None
+        self._certificate: Path | None = None
+        self._sockets: dict[ListenerName, list[Any]] = {}
+        self._ports: dict[ListenerName, list[Any]] = {}
+        self._database: Database | None = None
+
+    # Logging
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Log in our own format, unless twistd was told of a log of its own."""
+        if hasattr(parent, "setComponent"):
+            parent.setComponent(ILogObserver, observer(self._settings.logging, sys.stdout))
+        super().setServiceParent(parent)
+
+    # Start
+
+    def privilegedStartService(self) -> None:
+        """Before the uid drops: ports, certificate."""
+        super().privilegedStartService()
+        smtp = self._settings.smtp
+        try:
+            if smtp.certificate_path is not None:
+                password = smtp.certificate_password.reveal() if smtp.certificate_password else None
+                self._tls = ServerTLS(smtp.certificate_path, smtp.certificate_key_path, password)
+            for listener, port, endpoint in self._listeners():
+                if endpoint is None:
+                    self._sockets[listener] = bind(listener, smtp.bind_addresses, port)
+        except CertificateError as error:
+            refuse(f"Smtp:CertificatePath: {error}", EX_CONFIG)
+        except ListenError as error:
+            refuse(str(error), EX_UNAVAILABLE)
+
+    def _listeners(self) -> list[tuple[ListenerName, int, str | None]]:
+        """Listener, port and endpoint string of each that is on."""
+        smtp = self._settings.smtp
+        if not smtp.enabled:
+            return []
+        endpoints = smtp.endpoints
+        wanted: list[tuple[ListenerName, int, str | None, bool]] = [
+            ("submission", smtp.port, endpoints.submission, True),
+            ("submissions", smtp.secure_port, endpoints.smtps, self._will_have_certificate()),
+            ("mx", smtp.mx.port, endpoints.mx, smtp.mx.enabled),
+        ]
+        return [(name, port, endpoint) for name, port, endpoint, on in wanted if on and (port or endpoint)]
+
+    def _will_have_certificate(self) -> bool:
+        return self._tls is not None or self._is_development()
+
+    def _is_development(self) -> bool:
+        """Whether a self-signed certificate will do."""
+        return self._demo_run or self._settings.data.embedded_postgres
+
+    def startService(self) -> None:
+        """Start everything, in order; what fails for good ends the process with a sentence."""
+        super().startService()
+        self._reactor.callWhenRunning(self._handle_signals)
+        self._starting = Deferred.fromCoroutine(self._start())
+        self._starting.addErrback(self._failed_to_start)
+
+    async def _start(self) -> None:
+        bridge_standard_logging()
+        for warning in self._warnings:
+            log.warn("Settings: {warning}", warning=warning)
+        telemetry = configure(self._settings.otel.endpoint)
+        self._stops.append(("telemetry", lambda: telemetry.stop(self._reactor)))
+        spool = await self._run(self._make_folders)
+        self._start_tls()
+        parameters = await self._start_postgres()
+        database = Database(parameters, reactor=self._reactor, size=self._pool_size())
+        database.start()
+        self._database = database
+        self._stops.append(("database", database.stop))
+        store = MessageStore(database, reactor=self._reactor, run=self._run, crash=self._crash)
+        accounts = Accounts(database, clock=self._reactor)
+        authenticator = self._start_authenticator(accounts, database)
+        notifier = self._start_notifier(database, telemetry.metrics)
+        self._start_retention(database)
+        room = Room(spool, lambda: store.longest_wait, reactor=self._reactor, run=self._run)
+        room.start()
+        self._stops.append(("room", room.stop))
+        hosting = assembly.hosting(
+            self._settings,
+            accounts,
+            authenticator,
+            store,
+            telemetry.metrics,
+            reactor=self._reactor,
+            run=self._run,
+            room=room.refusal,
+            stored=notifier.hint,
+        )
+        self._preparing = Deferred.fromCoroutine(self._prepare(database, notifier))
+        self._preparing.addErrback(self._failed_to_start)
+        self._stops.append(("preparation", self._stop_preparing))
+        if self._settings.data.embedded_postgres:
+            # Ours is there in a moment; clients wait for the greeting rather than be sent away
+            await self._preparing
+        await self._start_listeners(hosting, telemetry.metrics, spool)
+        log.info(
+            "relaymail is up: {listeners}", listeners=", ".join(name for name, _, _ in self._listeners())
+        )
+        if self._demo_run:
+            await self._preparing
+            key = await demo.demo_key(database, self._settings.data.directory)
+            # Not by way of the log, which has taken over sys.stdout: these lines are for pasting
+            print(demo.banner(self._settings, key, self._certificate), file=sys.__stdout__, flush=True)
+
+    def _make_folders(self) -> Path:
+        """The data folder and the spool in it, for the owner only."""
+        spool = self._settings.data.directory / "spool"
+        try:
+            self._settings.data.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            spool.mkdir(mode=0o700, exist_ok=True)
+            if not os.access(spool, os.W_OK | os.X_OK):
+                raise PermissionError(0, "not writable")
+        except OSError as error:
+            raise StartError(
+                f"Data:Directory: cannot use {spool}: {error.strerror}; give it to this user or name"
+                " another folder",
+                EX_CONFIG,
+            ) from error
+        return spool
+
+    def _start_tls(self) -> None:
+        if self._tls is None and self._is_development():
+            names = [self._settings.smtp.server_name, "localhost", "127.0.0.1", "::1"]
+            self._certificate = development_certificate(self._settings.data.directory.resolve(), names)
+            self._tls = ServerTLS(self._certificate)
+            log.warn("Using a self-signed development certificate: {path}", path=self._certificate)
+        if self._tls is None:
+            log.warn(
+                "Smtp:CertificatePath is not set: no STARTTLS, and on submission no AUTH, since passwords"
+                " would travel in clear; SMTPS stays closed"
+            )
+            return
+        self._tls.start(self._reactor)
+        self._stops.append(("certificate watch", _awaited(self._tls.stop)))
+
+    async def _start_postgres(self) -> dict[str, str]:
+        if not self._settings.data.embedded_postgres:
+            connection = self._settings.connection
+            assert connection is not None
+            return connection.parameters()
+        postgres = EmbeddedPostgres(
+            self._settings.data.directory,
+            reactor=self._reactor,
+            progress=lambda text: log.info("{text}", text=text),
+        )
+        parameters = await postgres.start()
+        self._stops.append(("embedded PostgreSQL", postgres.stop))
+        return parameters
+
+    def _pool_size(self) -> int:
+        connection = self._settings.connection
+        return (connection.pool_size if connection else None) or POOL_SIZE
+
+    def _start_authenticator(self, accounts: Accounts, database: Database) -> Authenticator:
+        salt = self._settings.security.authentication_salt
+        authenticator = Authenticator(
+            accounts, salt=salt.reveal().encode() if salt else None, reactor=self._reactor
+        )
+        authenticator.listen(database)
+        self._stops.append(("authenticator", authenticator.stop))
+        return authenticator
+
+    def _start_notifier(self, database: Database, metrics: Metrics) -> Notifier:
+        notifier = Notifier(
+            database,
+            base_url=self._settings.api.base_url,
+            api_key=self._settings.internal.api_key,
+            reactor=self._reactor,
+            crash=self._crash,
+            on_result=metrics.notified,
+        )
+        self._stops.append(("notifier", notifier.stop))
+        return notifier
+
+    def _start_retention(self, database: Database) -> None:
+        ages = self._settings.retention
+        retention = Retention(
+            database, events=ages.events, outbox=ages.outbox, messages=ages.messages, reactor=self._reactor
+        )
+        retention.start()
+        self._stops.append(("retention", retention.stop))
+
+    async def _prepare(self, database: Database, notifier: Notifier) -> None:
+        """Wait for the database and its tables, bringing ours up to date; then mail can be taken."""
+        said = ""
+        while (lacking := await self._lacking(database)) is not None:
+            if lacking != said:
+                log.warn("Not ready to take mail: {lacking}", lacking=lacking)
+                said = lacking
+            await deferLater(self._reactor, SCHEMA_RETRY)
+        self._ready = True
+        notifier.start()
+        log.info("Ready to take mail")
+
+    async def _lacking(self, database: Database) -> str | None:
+        """What the database lacks, or ``None``. Raises :exc:`StartError` for what no waiting will mend."""
+        try:
+            await schema.upgrade(database, standalone=self._settings.data.embedded_postgres)
+            status = await schema.status(database)
+        except SchemaError as error:
+            raise StartError(str(error), EX_CONFIG) from error
+        except DatabaseError as error:
+            if database.refused is not None:
+                raise StartError(database.refused, EX_CONFIG) from error
+            return str(error)
+        if status.public == "ready":
+            return None
+        columns = [column for column in status.missing_columns if column not in NEWER_COLUMNS]
+        if status.public == "partial" and status.missing_columns and not columns:
+            return None
+        missing = f"columns {', '.join(columns)}" if columns else "tables of the API"
+        return (
+            f"the database lacks {missing}; waiting for the API's migrations "
+            "(or run `relaymail db upgrade --standalone` on a database of its own)"
+        )
+
+    async def _start_listeners(self, hosting: Hosting, metrics: Metrics, spool: Path) -> None:
+        for listener, _, endpoint in self._listeners():
+            surroundings = self._surroundings(listener, hosting, metrics, spool)
+            factory = ESMTPFactory(surroundings, self._sessions, self._not_ready)
+            if endpoint is not None:
+                ports = [await open_endpoint(factory, surroundings, endpoint, self._reactor)]
+            else:
+                ports = adopt(self._sockets.pop(listener), factory, surroundings, self._reactor)
+            self._ports[listener] = ports
+        self._stops.append(("listeners", self._stop_listeners))
+
+    def _surroundings(
+        self, listener: ListenerName, hosting: Hosting, metrics: Metrics, spool: Path
+    ) -> Surroundings:
+        session = MXSession if listener == "mx" else SubmissionSession
+        return Surroundings(
+            policy=assembly.listener_policy(self._settings, listener, has_certificate=self._tls is not None),
+            reactor=self._reactor,
+            new_session=lambda peer: session(hosting, peer),
+            new_session_id=short_id,
+            new_content=lambda: Content(spool, self._run),
+            tls=self._tls,
+            observer=metrics,
+            probes=self._probes,
+            after_stored=self._crash_after_reply,
+        )
+
+    def _not_ready(self) -> Reply | None:
+        return None if self._ready and self._database and self._database.available else reply.NOT_READY
+
+    # Stop
+
+    def stopService(self) -> Deferred[None]:
+        """Stop what has started, last first: listeners and sessions, then what stores, then the database."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        log.info("Stopping")
+        if self._starting is not None:
+            self._starting.cancel()
+        while self._stops:
+            name, stop = self._stops.pop()
+            try:
+                await stop()
+            except Exception:
+                log.failure("Stopping {name} failed", name=name)
+        for sockets in self._sockets.values():
+            for listening in sockets:
+                listening.close()
+        log.info("Stopped")
+
+    async def _stop_listeners(self) -> None:
+        for ports in self._ports.values():
+            for port in ports:
+                await maybeDeferred(port.stopListening)
+        if self._sessions:
+            log.info("Draining {count} sessions", count=len(self._sessions))
+        await self._sessions.drain(self._settings.smtp.timeouts.drain, self._reactor)
+
+    async def _stop_preparing(self) -> None:
+        if self._preparing is not None:
+            self._preparing.cancel()
+
+    def _failed_to_start(self, failure: Failure) -> None:
+        """End the process with a sentence: nobody reads a traceback about a port or a disk."""
+        if failure.check(CancelledError):
+            return
+        code = 1
+        if isinstance(
+            failure.value, (StartError, EmbeddedPostgresError, ListenError, TelemetryError, CertificateError)
+        ):
+            code = getattr(failure.value, "code", EX_UNAVAILABLE)
+            log.critical("Cannot start: {why}", why=str(failure.value))
+        else:
+            log.failure("Cannot start", failure)
+        print(f"relaymail: cannot start: {failure.getErrorMessage()}", file=sys.__stderr__, flush=True)
+        # twistd has no way to end with a code of ours once the reactor runs
+        self._reactor.addSystemEventTrigger("after", "shutdown", os._exit, code)
+        self._reactor.callWhenRunning(self._stop_reactor)
+
+    def _stop_reactor(self) -> None:
+        if not self._interrupted:
+            self._interrupted = True
+            self._reactor.stop()
+
+    # Signals and threads
+
+    def _handle_signals(self) -> None:
+        """The first SIGINT or SIGTERM drains; a second one does not wait for the sessions any longer."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self._reactor.callFromThread(self._interrupt))
+
+    def _interrupt(self) -> None:
+        if self._interrupted:
+            self._sessions.cut()
+        else:
+            self._stop_reactor()
+
+    def _run(self, function: Callable[..., Any], *arguments: object) -> Deferred[Any]:
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function, *arguments)
+
+    def _crash(self, point: str) -> None:
+        """For tests: die here, without a chance to tidy up."""
+        if point == self._settings.debug.crash_point:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def _crash_after_reply(self) -> None:
+        if self._settings.debug.crash_point == "after-reply":
+            self._reactor.callLater(REPLY_LEAVES, self._crash, "after-reply")
+
+
+def _awaited(stop: Callable[[], None]) -> Callable[[], Awaitable[None]]:
+    async def stopped() -> None:
+        stop()
+
+    return stopped

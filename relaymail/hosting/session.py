@@ -1,0 +1,340 @@
+"""Who may send what to whom: the sessions behind the MX and the submission listeners."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from twisted.logger import Logger
+
+from relaymail.hosting.authenticator import (
+    AuthenticationFailed,
+    AuthenticationUnavailable,
+    Authenticator,
+    Login,
+)
+from relaymail.hosting.login_limiter import FailedLoginLimiter
+from relaymail.hosting.mailboxes import emails_for, header_only
+from relaymail.message.envelope import Envelope, EnvelopeRecipient, Origin
+from relaymail.message.ids import uuid7
+from relaymail.message.record import Record
+from relaymail.message.summary import Summary, summarize
+from relaymail.message.trace import trace_headers
+from relaymail.smtp import reply
+from relaymail.smtp.address import Address
+from relaymail.smtp.content import Content
+from relaymail.smtp.reply import Reply, ReplyError
+from relaymail.smtp.session import Peer
+from relaymail.store.accounts import Accounts, Owner
+from relaymail.store.database import DatabaseError
+from relaymail.store.messages import MessageStore
+from relaymail.telemetry import Metrics
+
+log = Logger()
+
+INLINE_OCTETS: Final = 64 * 1024
+"""A larger message is read in a thread."""
+
+_DISK_FULL: Final = "53100"
+
+
+@dataclass(frozen=True, slots=True)
+class Hosting:
+    """What all sessions share.
+
+    ``run`` runs a function in a thread and returns a Deferred; ``room`` says why no mail can be taken at the
+    moment, or ``None``; ``stored`` is called behind each commit; ``seconds`` is a monotonic clock, ``now``
+    the time.
+    """
+
+    accounts: Accounts
+    authenticator: Authenticator
+    limiter: FailedLoginLimiter
+    store: MessageStore
+    metrics: Metrics
+    run: Callable[..., Any]
+    room: Callable[[], Reply | None]
+    stored: Callable[[], None]
+    seconds: Callable[[], float]
+    now: Callable[[], datetime]
+    server_name: str
+    hosted_domains: frozenset[str]
+    """Lower-case A-labels."""
+    validate_recipients: bool
+    postmaster: str | None
+    """The address of the user who gets ``postmaster@…``."""
+    deduplicate_mx: bool
+    deduplicate_submission: bool
+    attachment_limit: int
+    header_limit: int
+    hop_limit: int
+
+
+class HostingSession:
+    """What both kinds of session do: gather the envelope, and have the message stored."""
+
+    def __init__(self, hosting: Hosting, peer: Peer) -> None:
+        self._hosting = hosting
+        self._peer = peer
+        self._login: Login | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the transaction."""
+        self._reverse_path = ""
+        self._parameters: Mapping[str, str | None] = {}
+        self._recipients: dict[str, EnvelopeRecipient] = {}
+
+    def closed(self) -> None:
+        """Nothing is held beyond the connection."""
+
+    async def authenticate(self, login: str, password: str) -> None:
+        """Check a login; every client address has a limit of its own."""
+        hosting = self._hosting
+        if hosting.limiter.check(self._peer.address) > 0:
+            self._refused("too many failed authentications")
+            raise ReplyError(reply.TOO_MANY_AUTHENTICATIONS)
+        hosting.metrics.auth_attempted(self._peer.listener)
+        try:
+            self._login = await hosting.authenticator.verify(login, password)
+        except AuthenticationFailed:
+            hosting.limiter.failed(self._peer.address)
+            hosting.metrics.auth_failed(self._peer.listener)
+            self._refused("authentication failed")
+            raise ReplyError(reply.AUTHENTICATION_FAILED) from None
+        except AuthenticationUnavailable as error:
+            log.warn(
+                "Session {session}: cannot authenticate: {why}", session=self._peer.session_id, why=str(error)
+            )
+            raise ReplyError(reply.AUTHENTICATION_UNAVAILABLE) from error
+        hosting.limiter.succeeded(self._peer.address)
+
+    def mail(self, sender: Address | None, parameters: Mapping[str, str | None]) -> Awaitable[None] | None:
+        """Begin a transaction, if there is room and this client may send as ``sender``."""
+        full = self._hosting.room()
+        if full is not None:
+            raise self._refusal(full, "no room")
+        self.reset()
+        self._reverse_path = "" if sender is None else str(sender)
+        self._parameters = {name: value for name, value in parameters.items() if name != "SIZE"}
+        return self._check_sender(sender)
+
+    def _check_sender(self, sender: Address | None) -> Awaitable[None] | None:
+        return None
+
+    def recipient(self, recipient: Address, parameters: Mapping[str, str | None]) -> Awaitable[None] | None:
+        """Add a recipient, if this client may reach it."""
+        raise ReplyError(reply.RELAYING_DENIED)
+
+    def _add_local(self, recipient: Address) -> Awaitable[None] | None:
+        """Add an address of ours: at once where its owner is known, else behind a look-up."""
+        if recipient.local.lower() == "postmaster":
+            return self._add_postmaster(recipient)
+        owner = self._hosting.accounts.cached_owner(recipient.keys[0])
+        if owner is None:
+            return self._look_up(recipient)
+        self._add(recipient, owner)
+        return None
+
+    async def _look_up(self, recipient: Address) -> None:
+        owner = await self._owner(recipient)
+        if owner is None and not self._without_owner(recipient):
+            raise self._refusal(reply.NO_SUCH_MAILBOX, "no such mailbox")
+        self._add(recipient, owner)
+
+    def _without_owner(self, recipient: Address) -> bool:
+        """Whether mail for this address is taken although nobody has it."""
+        return not self._hosting.validate_recipients and recipient.host in self._hosting.hosted_domains
+
+    async def _add_postmaster(self, recipient: Address) -> None:
+        """``postmaster`` is always there (RFC 5321 4.5.1)."""
+        hosting = self._hosting
+        if not recipient.domain:
+            recipient = Address(recipient.local, next(iter(hosting.hosted_domains), hosting.server_name))
+        owner = await self._owner(recipient)
+        if owner is None and hosting.postmaster is not None:
+            local, _, domain = hosting.postmaster.rpartition("@")
+            owner = await self._owner(Address(local, domain))
+        self._add(recipient, owner)
+
+    async def _owner(self, address: Address) -> Owner | None:
+        try:
+            for key in address.keys:
+                owner = await self._hosting.accounts.owner(key)
+                if owner is not None:
+                    return owner
+        except DatabaseError as error:
+            log.warn(
+                "Session {session}: cannot look up a recipient: {why}",
+                session=self._peer.session_id,
+                why=str(error),
+            )
+            raise ReplyError(reply.TEMPORARY) from error
+        return None
+
+    def _add(self, recipient: Address, owner: Owner | None) -> None:
+        # The same recipient twice is one row
+        self._recipients.setdefault(
+            recipient.keys[0], EnvelopeRecipient(str(recipient), None if owner is None else owner.user_id)
+        )
+
+    async def message(self, content: Content) -> str:
+        """Store the message; returning means committed."""
+        began = self._hosting.seconds()
+        digest = await content.finish()
+        summary = await self._summarize(content)
+        self._check(summary)
+        record = await self._record(content, digest, summary)
+        try:
+            stored = await self._hosting.store.accept(record)
+        except DatabaseError as error:
+            log.error(
+                "Session {session}: message {id} was not stored: {why}",
+                session=self._peer.session_id,
+                id=record.id,
+                why=str(error),
+            )
+            full = error.sqlstate == _DISK_FULL
+            raise self._refusal(reply.NO_ROOM if full else reply.NOT_STORED, "not stored") from error
+        self._hosting.stored()
+        took = self._hosting.seconds() - began
+        self._hosting.metrics.message_received(self._peer.listener, content.size)
+        self._hosting.metrics.message_processed(self._peer.listener, took)
+        log.info(
+            "Message {id} accepted: session {session}, from <{sender}>, {recipients} recipients,"
+            " {size} bytes, {took:.1f} ms",
+            id=stored,
+            session=self._peer.session_id,
+            sender=self._reverse_path,
+            recipients=len(self._recipients),
+            size=content.size,
+            took=took * 1000,
+        )
+        return str(stored)
+
+    async def _summarize(self, content: Content) -> Summary:
+        whole = content.memory()
+        if whole is not None and len(whole) <= INLINE_OCTETS:
+            return summarize(whole)
+        summary: Summary = await self._hosting.run(lambda: summarize(content.map()))
+        return summary
+
+    def _check(self, summary: Summary) -> None:
+        hosting = self._hosting
+        if summary.header_bytes > hosting.header_limit:
+            raise self._refusal(reply.HEADER_TOO_BIG, "header too big")
+        if summary.hops > hosting.hop_limit:
+            raise self._refusal(reply.TOO_MANY_HOPS, "too many hops")
+        if any(attachment.size > hosting.attachment_limit for attachment in summary.attachments):
+            raise self._refusal(reply.ATTACHMENT_TOO_BIG, "attachment too big")
+
+    async def _record(self, content: Content, digest: bytes, summary: Summary) -> Record:
+        hosting, peer = self._hosting, self._peer
+        user = self._login.user_id if self._login else None
+        envelope = Envelope(self._reverse_path, tuple(self._recipients.values()), self._parameters)
+        origin = Origin(
+            peer.listener,
+            peer.session_id,
+            peer.address,
+            peer.name,
+            peer.extended,
+            user,
+            peer.tls.version if peer.tls else None,
+            peer.tls.cipher if peer.tls else None,
+        )
+        now = hosting.now()
+        message_id = uuid7()
+        return Record(
+            id=message_id,
+            received_at=now,
+            origin=origin,
+            envelope=envelope,
+            sha256=digest,
+            fingerprint=self._fingerprint(envelope, digest),
+            deduplicate=summary.message_id is not None and self._deduplicate(),
+            trace_headers=trace_headers(message_id, now, hosting.server_name, origin, envelope),
+            header_message_id=summary.message_id or f"{message_id}@{hosting.server_name}",
+            summary=summary,
+            emails=emails_for(envelope, summary, user, await self._owners(envelope, summary)),
+            content=content,
+        )
+
+    async def _owners(self, envelope: Envelope, summary: Summary) -> Mapping[str, UUID]:
+        """Who has the header addresses that the envelope does not reach."""
+        unreached = header_only(envelope, summary)
+        if not unreached:
+            return {}
+        try:
+            owners = await self._hosting.accounts.owners(unreached)
+        except DatabaseError as error:
+            raise ReplyError(reply.NOT_STORED) from error
+        return {address: owner.user_id for address, owner in owners.items()}
+
+    def _fingerprint(self, envelope: Envelope, digest: bytes) -> UUID:
+        """What a resend has in common with the first: client or login, envelope, content."""
+        client = str(self._login.user_id) if self._login else self._peer.address
+        recipients = sorted(recipient.address.lower() for recipient in envelope.recipients)
+        facts = "\0".join((self._peer.listener, client, envelope.reverse_path, *recipients))
+        return UUID(bytes=hashlib.sha256(digest + facts.encode("utf-8", "replace")).digest()[:16])
+
+    def _deduplicate(self) -> bool:
+        return self._hosting.deduplicate_submission
+
+    def _refused(self, reason: str) -> None:
+        self._hosting.metrics.refused(reason)
+        log.info(
+            "Session {session}: refused {client}: {reason}",
+            session=self._peer.session_id,
+            client=self._peer.address,
+            reason=reason,
+        )
+
+    def _refusal(self, answer: Reply, reason: str) -> ReplyError:
+        self._refused(reason)
+        return ReplyError(answer)
+
+
+class MXSession(HostingSession):
+    """Mail from other hosts: anyone may send, to users of the hosted domains only."""
+
+    def recipient(self, recipient: Address, parameters: Mapping[str, str | None]) -> Awaitable[None] | None:
+        """Take what is for a hosted domain."""
+        if recipient.domain and recipient.host not in self._hosting.hosted_domains:
+            raise self._refusal(reply.RELAYING_DENIED, "relaying denied")
+        return self._add_local(recipient)
+
+    def _deduplicate(self) -> bool:
+        return self._hosting.deduplicate_mx
+
+
+class SubmissionSession(HostingSession):
+    """Mail of our own users."""
+
+    def _check_sender(self, sender: Address | None) -> Awaitable[None] | None:
+        # The null sender is for read receipts and the like
+        return None if sender is None or self._login is None else self._may_send_as(sender, self._login)
+
+    async def _may_send_as(self, sender: Address, login: Login) -> None:
+        try:
+            permitted = await self._hosting.accounts.sender_addresses(login.user_id)
+        except DatabaseError as error:
+            raise ReplyError(reply.TEMPORARY) from error
+        names = {*sender.keys, *(f"@{key.rpartition('@')[2]}" for key in sender.keys)}
+        if not names & permitted:
+            raise self._refusal(reply.SENDER_NOT_PERMITTED, "sender not permitted")
+
+    def recipient(self, recipient: Address, parameters: Mapping[str, str | None]) -> Awaitable[None] | None:
+        """Take what is local; nothing is sent on yet, so what is not is refused rather than lost."""
+        hosted = not recipient.domain or recipient.host in self._hosting.hosted_domains
+        return self._add_local(recipient) if hosted else self._add_user(recipient)
+
+    async def _add_user(self, recipient: Address) -> None:
+        """An address outside the hosted domains is local all the same when a user has it."""
+        owner = await self._owner(recipient)
+        if owner is None:
+            raise self._refusal(reply.RELAYING_DENIED, "relaying denied")
+        self._add(recipient, owner)

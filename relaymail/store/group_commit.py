@@ -1,0 +1,85 @@
+"""Items that wait while a statement is in flight go into the next one, so that one COMMIT serves many."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from twisted.internet.defer import Deferred
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class GroupCommit(Generic[T, R]):
+    """Hands items on in batches; the first leaves at once, so that an idle host answers without delay.
+
+    :param commit: makes a batch durable and returns, for each of its items, the result or the exception.
+        It must not raise.
+    :param weigh: octets of an item.
+    :param seconds: a monotonic clock.
+    :param flights: batches under way at the same time.
+    :param largest: most items in a batch.
+    :param heaviest: octets above which a batch takes no more items.
+    """
+
+    def __init__(
+        self,
+        commit: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]],
+        weigh: Callable[[T], int],
+        seconds: Callable[[], float],
+        *,
+        flights: int = 2,
+        largest: int = 64,
+        heaviest: int = 1024 * 1024,
+    ) -> None:
+        self._commit = commit
+        self._weigh = weigh
+        self._seconds = seconds
+        self._flights = flights
+        self._largest = largest
+        self._heaviest = heaviest
+        self._waiting: deque[tuple[T, Deferred[R], float]] = deque()
+        self._flying = 0
+
+    @property
+    def longest_wait(self) -> float:
+        """Seconds that the first item has been waiting for a batch; 0 where none waits."""
+        return self._seconds() - self._waiting[0][2] if self._waiting else 0.0
+
+    def add(self, item: T) -> Deferred[R]:
+        """Make ``item`` durable; the Deferred fires behind the commit.
+
+        Cancelled while the item waits, the item is withdrawn; cancelled in flight, only the answer is lost.
+        """
+        done: Deferred[R] = Deferred(self._withdraw)
+        self._waiting.append((item, done, self._seconds()))
+        if self._flying < self._flights:
+            self._flying += 1
+            Deferred.fromCoroutine(self._fly())
+        return done
+
+    def _withdraw(self, done: Deferred[R]) -> None:
+        self._waiting = deque(entry for entry in self._waiting if entry[1] is not done)
+
+    async def _fly(self) -> None:
+        while self._waiting:
+            batch = self._next_batch()
+            results = await self._commit([item for item, _, _ in batch])
+            for (_, done, _), result in zip(batch, results, strict=True):
+                if isinstance(result, Exception):
+                    done.errback(result)
+                else:
+                    done.callback(result)
+        self._flying -= 1
+
+    def _next_batch(self) -> list[tuple[T, Deferred[R], float]]:
+        batch = [self._waiting.popleft()]
+        weight = self._weigh(batch[0][0])
+        while self._waiting and len(batch) < self._largest:
+            weight += self._weigh(self._waiting[0][0])
+            if weight > self._heaviest:
+                break
+            batch.append(self._waiting.popleft())
+        return batch

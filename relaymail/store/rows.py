@@ -1,0 +1,219 @@
+"""A record as rows: one INSERT per table for a whole batch of messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+import msgspec
+
+from relaymail.message.record import MailboxEmail, MailboxRecipient, Record
+from relaymail.message.summary import summarize
+
+PART_OCTETS: Final = 512 * 1024
+"""Octets of a part of the raw message, or of an attachment on its way."""
+
+_MESSAGE: Final = (
+    "INSERT INTO relaymail.message (id, received_at, listener, session_id, client_address, client_name,"
+    " login_user_id, tls_version, tls_cipher, reverse_path, mail_parameters, size_bytes, sha256, dedupe_key,"
+    " trace_headers, message_id, from_address, subject, parse_status, email_ids) VALUES ",
+    "(%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s::uuid[])",
+)
+_PART: Final = ("INSERT INTO relaymail.message_part (message_id, n, content) VALUES ", "(%s,%s,%s)")
+_RECIPIENT: Final = (
+    "INSERT INTO relaymail.envelope_recipient (message_id, n, address, user_id) VALUES ",
+    "(%s,%s,%s,%s)",
+)
+_EVENT: Final = ("INSERT INTO relaymail.event (message_id, kind) VALUES ", "(%s,%s)")
+_OUTBOX: Final = ("INSERT INTO relaymail.outbox (message_id, email_id, payload) VALUES ", "(%s,%s,%s)")
+
+_EMAIL_INTO: Final = (
+    'INSERT INTO public."Emails" ("Id", "MessageId", "FromAddress", "FromDisplayName", "Subject", "TextBody",'
+    ' "HtmlBody", "ReceivedAt", "SizeBytes", "InReplyTo", "References", "SentByUserId", "ThreadId") VALUES '
+)
+_EMAIL: Final = (_EMAIL_INTO, "(%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s::uuid,%s::uuid)")
+# The thread of the message this one answers, if one of the same users has that message
+_EMAIL_ANSWER: Final = (
+    _EMAIL_INTO,
+    "(%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s::uuid,COALESCE("
+    '(SELECT COALESCE(p."ThreadId", p."Id") FROM public."Emails" p WHERE p."MessageId" = %s AND ('
+    'p."SentByUserId" = ANY(%s::uuid[]) OR EXISTS (SELECT FROM public."EmailRecipients" r'
+    ' WHERE r."EmailId" = p."Id" AND r."UserId" = ANY(%s::uuid[]))) ORDER BY p."ReceivedAt" LIMIT 1),'
+    " %s::uuid))",
+)
+_MAILBOX_INTO: Final = (
+    'INSERT INTO public."EmailRecipients" ("Id", "EmailId", "Address", "DisplayName", "Type", "UserId",'
+    ' "IsRead") VALUES '
+)
+_MAILBOX: Final = (_MAILBOX_INTO, "(%s,%s,%s,%s,%s,%s,false)")
+# A user deleted since the RCPT is no reason to lose the message
+_MAILBOX_CHECKED: Final = (
+    _MAILBOX_INTO,
+    '(%s,%s,%s,%s,%s,(SELECT "Id" FROM public."Users" WHERE "Id" = %s::uuid),false)',
+)
+_ATTACHMENT: Final = (
+    'INSERT INTO public."EmailAttachments" ("Id", "EmailId", "FileName", "ContentType", "SizeBytes",'
+    ' "Content") VALUES ',
+    "(%s,%s,%s,%s,%s,%s)",
+)
+
+Insert = tuple[str, str]
+
+
+@dataclass(slots=True)
+class Rows:
+    """Rows gathered per INSERT, in the order in which foreign keys want them."""
+
+    check_users: bool = False
+    """Whether a local user may be gone by now."""
+    _tables: dict[Insert, list[Sequence[object]]] = field(default_factory=dict)
+
+    def add(self, record: Record, *, raw: bytes | None, attachments: Sequence[bytes] | None) -> None:
+        """Add all rows of a record. ``raw`` and ``attachments`` are ``None`` where their bytes come later."""
+        message_id = str(record.id)
+        self._row(_MESSAGE, _message(record))
+        if raw is not None:
+            for n, start in enumerate(range(0, len(raw) or 1, PART_OCTETS)):
+                self._row(_PART, (message_id, n, raw[start : start + PART_OCTETS]))
+        for n, recipient in enumerate(record.envelope.recipients):
+            self._row(_RECIPIENT, (message_id, n, recipient.address, _text(recipient.user_id)))
+        self._row(_EVENT, (message_id, "accepted"))
+        for email in record.emails:
+            self._email(record, email)
+            if attachments is not None:
+                for attachment, content in zip(record.summary.attachments, attachments, strict=True):
+                    self._row(
+                        _ATTACHMENT,
+                        (
+                            str(uuid4()),
+                            str(email.id),
+                            attachment.file_name,
+                            attachment.content_type,
+                            attachment.size,
+                            content,
+                        ),
+                    )
+
+    def _email(self, record: Record, email: MailboxEmail) -> None:
+        summary = record.summary
+        email_id = str(email.id)
+        row = (
+            email_id,
+            record.header_message_id,
+            summary.from_address,
+            summary.from_display_name,
+            summary.subject,
+            summary.text_body,
+            summary.html_body,
+            record.received_at,
+            record.content.size,
+            summary.in_reply_to,
+            summary.references,
+            _text(email.sent_by),
+        )
+        if summary.in_reply_to is None:
+            self._row(_EMAIL, (*row, email_id))
+        else:
+            users = [str(r.user_id) for r in email.recipients if r.user_id is not None]
+            if email.sent_by is not None:
+                users.append(str(email.sent_by))
+            self._row(_EMAIL_ANSWER, (*row, summary.in_reply_to, users, users, email_id))
+        into = _MAILBOX_CHECKED if self.check_users else _MAILBOX
+        for r in email.recipients:
+            self._row(into, (str(uuid4()), email_id, r.address, r.display_name, r.type, _text(r.user_id)))
+        if email.notify:
+            self._row(_OUTBOX, (str(record.id), email_id, notification(record, email)))
+
+    def _row(self, into: Insert, row: Sequence[object]) -> None:
+        self._tables.setdefault(into, []).append(row)
+
+    def statement(self) -> tuple[str, list[object]]:
+        """All INSERTs in one text, and its parameters."""
+        texts: list[str] = []
+        parameters: list[object] = []
+        for into in _ORDER:
+            rows = self._tables.get(into)
+            if rows:
+                texts.append(into[0] + ",".join([into[1]] * len(rows)))
+                for row in rows:
+                    parameters.extend(row)
+        return ";".join(texts), parameters
+
+
+_ORDER: Final = (
+    _MESSAGE,
+    _PART,
+    _RECIPIENT,
+    _EVENT,
+    _EMAIL,
+    _EMAIL_ANSWER,
+    _MAILBOX,
+    _MAILBOX_CHECKED,
+    _ATTACHMENT,
+    _OUTBOX,
+)
+
+
+def _message(record: Record) -> tuple[object, ...]:
+    origin, envelope = record.origin, record.envelope
+    return (
+        str(record.id),
+        record.received_at,
+        origin.listener,
+        origin.session_id,
+        origin.client_address,
+        clean(origin.client_name),
+        _text(origin.login_user_id),
+        origin.tls_version,
+        origin.tls_cipher,
+        envelope.reverse_path,
+        msgspec.json.encode(envelope.parameters).decode() if envelope.parameters else None,
+        record.content.size,
+        record.sha256,
+        str(record.fingerprint) if record.deduplicate else None,
+        record.trace_headers,
+        record.header_message_id,
+        record.summary.from_address,
+        record.summary.subject,
+        record.summary.parse_status,
+        [str(email.id) for email in record.emails],
+    )
+
+
+def notification(record: Record, email: MailboxEmail) -> str:
+    """The body of the notification, complete."""
+    summary = record.summary
+    body: dict[str, Any] = {
+        "userIds": [str(user) for user in email.notify],
+        "email": {
+            "id": str(email.id),
+            "from": summary.from_address,
+            "fromDisplay": summary.from_display_name,
+            "subject": summary.subject,
+            "receivedAt": record.received_at.isoformat().replace("+00:00", "Z"),
+            "hasAttachments": bool(summary.attachments),
+        },
+    }
+    return msgspec.json.encode(body).decode()
+
+
+def without_columns(record: Record, why: str) -> Record:
+    """The record with nothing in it that came from parsing: the last resort when a column cannot hold it."""
+    emails = tuple(replace(email, recipients=_bare(email.recipients)) for email in record.emails)
+    summary = replace(summarize(b""), parse_status=f"unstorable: {why}")
+    return replace(record, summary=summary, emails=emails, header_message_id=str(record.id))
+
+
+def _bare(recipients: Iterable[MailboxRecipient]) -> tuple[MailboxRecipient, ...]:
+    return tuple(replace(recipient, display_name=None) for recipient in recipients)
+
+
+def clean(text: str) -> str:
+    """Text that a column takes: no NUL, no lone surrogate."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def _text(value: UUID | None) -> str | None:
+    return None if value is None else str(value)
