@@ -180,13 +180,11 @@ def _port(text: str) -> int:
 
 def _dns_server(text: str) -> DnsServer:
     text = text.strip()
-    match = re.fullmatch(r"\[(?P<six>[^\]]*)\](?::(?P<p6>.*))?|(?P<four>[^:]*)(?::(?P<p4>.*))?", text)
+    match = re.fullmatch(r"\[(?P<six>[^\]]*)\](?::(?P<p6>.*))?|(?P<four>[^:]*):(?P<p4>[^:]*)", text)
     if match is None:
         return DnsServer(_address(text))
-    port = match["p6"] if match["six"] is not None else match["p4"]
-    return DnsServer(
-        _address(match["six"] or match["four"] or ""), 53 if port is None else OPEN_PORT.parse(port)
-    )
+    address, port = (match["six"], match["p6"]) if match["four"] is None else (match["four"], match["p4"])
+    return DnsServer(_address(address), 53 if port is None else OPEN_PORT.parse(port))
 
 
 def _http_url(text: str) -> str:

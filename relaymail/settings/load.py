@@ -70,6 +70,7 @@ def load(
     settings = binder.bind(root)
     if demo and settings.connection is not None and binder.sources["Data:EmbeddedPostgres"] == "demo":
         settings = _with_data(settings, embedded_postgres=False)
+        binder.sources["Data:EmbeddedPostgres"] = "demo, off because a connection string is given"
     if data is not None:
         settings = _with_data(settings, directory=data)
         binder.sources["Data:Directory"] = "command line --data"

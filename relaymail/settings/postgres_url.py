@@ -11,14 +11,14 @@ from relaymail.settings.spelling import nearest
 
 SCHEMES = ("postgresql", "postgres")
 
-# As of PostgreSQL 18; what the server may ask of a replication client or a password hash tool is left out.
+# As of PostgreSQL 17, whose libpq psycopg2-binary brings.
 _LIBPQ = """
     host hostaddr port dbname user password passfile require_auth channel_binding connect_timeout
     client_encoding options application_name fallback_application_name keepalives keepalives_idle
     keepalives_interval keepalives_count tcp_user_timeout gssencmode sslmode requiressl sslnegotiation
-    sslcompression sslcert sslkey sslkeylogfile sslpassword sslcertmode sslrootcert sslcrl sslcrldir sslsni
-    requirepeer ssl_min_protocol_version ssl_max_protocol_version min_protocol_version max_protocol_version
-    krbsrvname gsslib gssdelegation service servicefile target_session_attrs load_balance_hosts
+    sslcompression sslcert sslkey sslpassword sslcertmode sslrootcert sslcrl sslcrldir sslsni
+    requirepeer ssl_min_protocol_version ssl_max_protocol_version
+    krbsrvname gsslib gssdelegation service target_session_attrs load_balance_hosts
 """
 KEYWORDS = frozenset(_LIBPQ.split())
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
