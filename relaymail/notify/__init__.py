@@ -1,4 +1,4 @@
-"""The way of stored mail to the API: one POST per row of the outbox, until it is taken or 72 hours have passed."""
+"""The way of stored mail to the API: one POST per row of the outbox, until taken or 72 hours old."""
 
 from relaymail.notify.breaker import EndpointState
 from relaymail.notify.notifier import Notifier
