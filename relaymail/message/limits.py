@@ -1,0 +1,89 @@
+"""How far a message is read, and the account of one reading: its notes, its steps and its time.
+
+What lies beyond a limit is left out of the columns, never refused: the raw message keeps every byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+READER = "reader 1"
+"""Names this reader in every status but ``complete``, so that a later one knows what to read again."""
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True, slots=True)
+class ParseLimits:
+    """Bounds of one reading. Counts are per message unless the name says otherwise."""
+
+    header_lines: int = 2_000
+    """Physical lines of one header section."""
+    header_bytes: int = 1 * MIB
+    """Octets of one header section."""
+    field_bytes: int = 64 * KIB
+    """Octets of one unfolded field body."""
+    depth: int = 100
+    """Multiparts inside multiparts."""
+    parts: int = 1_000
+    """Body parts, containers included."""
+    encoded_words: int = 1_000
+    """Encoded words of one field (RFC 2047)."""
+    addresses: int = 2_000
+    """Addresses of one field."""
+    parameters: int = 1_000
+    """Parameters of one field, RFC 2231 pieces counted each."""
+    body_characters: int = 8 * MIB
+    """Characters of each text column."""
+    seconds: float = 2.0
+    """Time for the whole reading."""
+
+
+class OutOfTime(Exception):
+    """The time for one message is used up; what was found so far is kept."""
+
+
+class Budget:
+    """The account of one reading.
+
+    ``steps`` counts the turns of every loop whose length a sender chooses; it is what the tests hold against
+    the size of the message. The clock is looked at once in a few hundred steps.
+    """
+
+    __slots__ = ("_clock", "_deadline", "_next_look", "_notes", "limits", "steps")
+
+    _STRIDE = 200
+
+    def __init__(self, limits: ParseLimits, clock: Callable[[], float]) -> None:
+        self.limits = limits
+        self.steps = 0
+        self._clock = clock
+        self._deadline = clock() + limits.seconds
+        self._next_look = self._STRIDE
+        self._notes: dict[str, None] = {}
+
+    def step(self, count: int = 1) -> None:
+        """Account for ``count`` turns of a loop. Raises :class:`OutOfTime` when the time is used up."""
+        self.steps += count
+        if self.steps >= self._next_look:
+            self._next_look = self.steps + self._STRIDE
+            self.look()
+
+    def look(self) -> None:
+        """Look at the clock now: for work that is long in itself. Raises :class:`OutOfTime`."""
+        if self._clock() > self._deadline:
+            self.note(f"time over {self.limits.seconds:g} s")
+            raise OutOfTime
+
+    def note(self, what: str) -> None:
+        """Remember that something was left out, and why (``parts over 1000``)."""
+        self._notes[what] = None
+
+    @property
+    def status(self) -> str:
+        """``complete``, or what was left out: ``limited: parts over 1000 (reader 1)``."""
+        if not self._notes:
+            return "complete"
+        return f"limited: {', '.join(self._notes)} ({READER})"
