@@ -137,7 +137,7 @@ def load_certificate(
             f"{path} holds no private key: put it into the file, or name its own file in the key path"
         )
     public = _public(key.public_key())
-    leaf = next((one for one in found if _public(one.public_key()) == public), None)
+    leaf = next((one for one in found if _public_of(one) == public), None)
     if leaf is None:
         raise CertificateError(
             f"The private key in {key_path or path} belongs to none of the certificates in {path}: "
@@ -250,7 +250,7 @@ def _read(path: Path) -> bytes:
 
 def _pem_certificates(path: Path, data: bytes) -> list[x509.Certificate]:
     try:
-        found = [x509.load_pem_x509_certificate(block) for block in _CERTIFICATE.findall(data)]
+        found = [_whole(x509.load_pem_x509_certificate(block)) for block in _CERTIFICATE.findall(data)]
     except ValueError:
         raise CertificateError(f"{path} holds a damaged certificate (PEM)") from None
     if not found:
@@ -305,19 +305,19 @@ def _suitable(path: Path, key: object) -> PrivateKey:
 def _pkcs12(
     path: Path, data: bytes, password: bytes | None
 ) -> tuple[list[x509.Certificate], PrivateKey | None]:
-    # without a password there are two ways to write a PFX file: none, and an empty one
+    # "no password" is written in two ways, as none and as an empty one
     for secret in (password,) if password else (None, b""):
         try:
             content = pkcs12.load_pkcs12(data, secret)
+            entries = [entry for entry in (content.cert, *content.additional_certs) if entry is not None]
+            found = [_whole(entry.certificate) for entry in entries]
         except UnsupportedAlgorithm:
             raise CertificateError(f"{path} (PFX) is encrypted in a way that is not supported") from None
         except ValueError:
             continue
-        entries = [entry for entry in (content.cert, *content.additional_certs) if entry is not None]
-        if not entries:
+        if not found:
             raise CertificateError(f"{path} (PFX) holds no certificate")
-        key = None if content.key is None else _suitable(path, content.key)
-        return [entry.certificate for entry in entries], key
+        return found, None if content.key is None else _suitable(path, content.key)
     hint = (
         "the password is wrong, or the file is damaged" if password else "it needs a password, or is damaged"
     )
@@ -326,9 +326,15 @@ def _pkcs12(
 
 def _der_certificate(path: Path, data: bytes) -> x509.Certificate:
     try:
-        return x509.load_der_x509_certificate(data)
+        return _whole(x509.load_der_x509_certificate(data))
     except ValueError:
         raise CertificateError(f"{path} is neither a PEM file nor a DER certificate nor a PFX file") from None
+
+
+def _whole(certificate: x509.Certificate) -> x509.Certificate:
+    """``certificate``, read to its end, which the library does when asked only; raises ``ValueError``."""
+    facts_of(certificate)
+    return certificate
 
 
 def _public(key: object) -> bytes:
@@ -336,6 +342,13 @@ def _public(key: object) -> bytes:
     try:
         return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined,no-any-return]
     except (AttributeError, UnsupportedAlgorithm):
+        return b""
+
+
+def _public_of(certificate: x509.Certificate) -> bytes:
+    try:
+        return _public(certificate.public_key())
+    except (ValueError, UnsupportedAlgorithm):
         return b""
 
 

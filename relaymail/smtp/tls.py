@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReactorTime
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
@@ -91,8 +91,8 @@ class ServerTLS:
         found = await deferToThread(self._look)
         return found is not None and self._take(*found)
 
-    def start(self, reactor: IReactorTime, interval: float = 2.0) -> None:
-        """Look after the files every ``interval`` seconds of ``reactor``'s clock, until :meth:`stop`."""
+    def start(self, reactor: Any, interval: float = 2.0) -> None:
+        """Look after the files every ``interval`` seconds of ``reactor`` (its clock), until :meth:`stop`."""
         if self._watch is not None:
             return
         self._watch = LoopingCall(self._poll)
