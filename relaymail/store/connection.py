@@ -8,6 +8,7 @@ failed in any way is closed and never used again.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -124,6 +125,7 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
         self._on_lost = on_lost
         self._on_notify = on_notify
         self._ready = False
+        self._descriptor: int | None = None
         self._cursor: Any = None
         self._answer: Deferred[Answer] | None = None
         self._deadline: Any = None
@@ -161,8 +163,7 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
                 self._abort()
                 opened.errback(_of_connecting(result))
                 return
-            psycopg2.extensions.register_type(_AS_BYTES, self._connection)
-            self._ready = True
+            self._take_over()
             opened.callback(None)
 
         opened: Deferred[None] = Deferred(lambda _: give_up(late=False))
@@ -173,6 +174,25 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
         except psycopg2.Error as error:
             finish(_failure(error))
         return opened
+
+    def _take_over(self) -> None:
+        """Watch the socket by a descriptor of our own from here on.
+
+        libpq closes its descriptor when it finds the connection lost, and a closed one cannot be taken out of
+        the reactor: it would stay there, and the next connection with its number would never be read.
+        """
+        psycopg2.extensions.register_type(_AS_BYTES, self._connection)
+        self.reactor.removeReader(self)
+        self._descriptor = os.dup(self._connection.fileno())
+        self._ready = True
+        self.reactor.addReader(self)
+
+    def fileno(self) -> int:
+        """Called by the reactor."""
+        if self._descriptor is not None:
+            return self._descriptor
+        descriptor: int = super().fileno()
+        return descriptor
 
     def run(self, sql: str, params: Sequence[object] = ()) -> Deferred[Answer]:
         """Send one statement (or several, joined by ``;``: the last one's answer counts).
@@ -262,6 +282,12 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
         if self._answer is not None:
             self._advance()
 
+    def probe(self) -> None:
+        """Notice now if an idle connection has ended, without waiting for the reactor's turn."""
+        # The first look may only find the server's farewell; the second then finds the end
+        self.check()
+        self.check()
+
     def check(self) -> None:
         """Read what an idle connection has for us: a notification, or its end."""
         if not self._ready or self._answer is not None:
@@ -304,6 +330,11 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
         """Close the socket without a word to the owner."""
         self._ready = False
         self.clear_deadline()
+        if self._descriptor is not None:
+            self.reactor.removeReader(self)
+            self.reactor.removeWriter(self)
+            os.close(self._descriptor)
+            self._descriptor = None
         if self._connection is not None:
             super().close()
 

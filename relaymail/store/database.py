@@ -83,6 +83,7 @@ class Database:
         self._open: set[Connection] = set()
         self._idle: list[Connection] = []
         self._waiters: deque[Deferred[Connection]] = deque()
+        self._serving = False
         self._connecting: Deferred[None] | None = None
         self._away_since: float | None = None
         self.refused: str | None = None
@@ -242,7 +243,7 @@ class Database:
 
     async def _take(self, deadline: float) -> Connection:
         """A connection of our own until :meth:`_give`; it closes itself at ``deadline``."""
-        if self._idle:
+        if self._idle and not self._waiters:
             connection = self._idle.pop()
         else:
             connection = await self._wait(deadline)
@@ -272,10 +273,14 @@ class Database:
         connection.clear_deadline()
         if not connection.alive:
             return
-        if self._waiters:
-            self._waiters.popleft().callback(connection)
-        else:
-            self._idle.append(connection)
+        self._idle.append(connection)
+        if self._serving:
+            # A waiter was so quickly done that we are still inside its predecessor's return: no recursion
+            return
+        self._serving = True
+        while self._waiters and self._idle:
+            self._waiters.popleft().callback(self._idle.pop())
+        self._serving = False
 
     def _lost(self, connection: Connection, error: DatabaseError) -> None:
         self._open.discard(connection)
@@ -286,7 +291,7 @@ class Database:
         if not connection.abandoned:
             # Whatever ended this one may have ended the others: notice before one of them is given away
             for other in list(self._idle):
-                other.check()
+                other.probe()
             if not self._open:
                 self._note_away(error)
         self._connect_if_needed()

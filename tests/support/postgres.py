@@ -57,6 +57,11 @@ class PostgresServer:
         """The same as a URL."""
         return f"postgresql://{USER}@/{dbname}?host={self._folder}&port={PORT}"
 
+    @property
+    def stopped(self) -> bool:
+        """Whether it has to be started to be used."""
+        return self._process is None
+
     def start(self) -> None:
         """Start, and return when it takes connections."""
         assert self._process is None, "it runs already"

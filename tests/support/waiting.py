@@ -1,0 +1,26 @@
+"""Waiting for something to come true, instead of sleeping for as long as it might take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+
+async def pause(reactor: Any, seconds: float) -> None:
+    """Let the reactor turn for ``seconds``."""
+    over: Deferred[None] = Deferred()
+    reactor.callLater(seconds, over.callback, None)
+    await over
+
+
+async def until(reactor: Any, condition: Callable[[], bool], limit: float = 15.0) -> None:
+    """Return as soon as ``condition`` holds.
+
+    :raises AssertionError: it did not within ``limit`` seconds.
+    """
+    end = reactor.seconds() + limit
+    while not condition():
+        assert reactor.seconds() < end, f"it did not come true within {limit:g} s"
+        await pause(reactor, 0.01)
