@@ -20,6 +20,7 @@ from twisted.internet.interfaces import (
     IPushProducer,
 )
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -113,6 +114,8 @@ class ESMTPServer(Protocol):
         self._content_began = 0.0
         self._messages = 0
         self._stored = False
+        self._direct = False
+        """Nothing stands between us and the socket: no TLS, nothing unsent."""
 
     # The connection
 
@@ -131,6 +134,7 @@ class ESMTPServer(Protocol):
         self.transport.registerProducer(self, True)
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
+        self._direct = isinstance(self.transport, Connection)
         self._around.observer.connection_opened(self._policy.listener)
         timeouts = self._policy.timeouts
         self._wait(timeouts.handshake if self._policy.implicit_tls else timeouts.command)
@@ -378,7 +382,22 @@ class ESMTPServer(Protocol):
         if self._replies:
             data = b"".join(self._replies) if len(self._replies) > 1 else self._replies[0]
             self._replies = []
-            self.transport.write(data)
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        """Send at once what the kernel takes.
+
+        A reply is small and the socket nearly always takes it; by way of the reactor it would cost two
+        ``epoll_ctl`` calls and a turn, four times a message.
+        """
+        if self._direct:
+            sent = self.transport.writeSomeData(data)
+            if sent == len(data):
+                return
+            # The client reads slowly or is gone: from here on the transport keeps what is unsent
+            self._direct = False
+            data = data[sent:] if isinstance(sent, int) else data
+        self.transport.write(data)
 
     def _close(self) -> None:
         """Close behind what was written."""
@@ -398,6 +417,7 @@ class ESMTPServer(Protocol):
             return
         self._send(reply.START_TLS)
         self._flush()
+        self._direct = False
         self.dialogue.tls_started()
         self.transport.startTLS(self._around.tls)
         self._wait(self._policy.timeouts.handshake)

@@ -95,10 +95,22 @@ def _message(event: LogEvent, failure: Failure | None) -> str:
         # twisted.python.log.err: its text would be the traceback once more
         message = str(event.get("why") or "Unhandled error")
     else:
-        message = formatEvent(event)
+        message = _formatted(event)
     if not message and failure is not None:
         message = f"Unhandled {failure.type.__name__ if failure.type is not None else 'error'}"
     return message if len(message) <= LONGEST_MESSAGE else message[:LONGEST_MESSAGE] + " […]"
+
+
+def _formatted(event: LogEvent) -> str:
+    """The text of an event: by ``str.format`` where that will do, which costs a tenth of Twisted's
+    formatting."""
+    form = event.get("log_format")
+    if type(form) is str and "log_flattened" not in event:
+        try:
+            return form.format_map(event)
+        except (KeyError, ValueError, IndexError, AttributeError, TypeError):
+            pass
+    return formatEvent(event)
 
 
 def _traceback(failure: Failure) -> str:
