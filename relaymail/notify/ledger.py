@@ -29,8 +29,9 @@ AGAIN = 1.0
 class Ledger:
     """Gathers outcomes and writes them in batches.
 
-    ``crash`` is called with the name of a point at which tests kill the process; ``deferred`` is told of each
-    deferred row, once it is written, in how many seconds it is due; ``written`` is called after each batch.
+    ``crash`` is called with the name of a point at which tests kill the process; ``due`` is told of rows that
+    are not settled for good, once this is written, in how many seconds they are due; ``written`` is called
+    after each batch.
     """
 
     def __init__(
@@ -39,13 +40,13 @@ class Ledger:
         *,
         clock: Any,
         crash: Callable[[str], None],
-        deferred: Callable[[float], None],
+        due: Callable[[float], None],
         written: Callable[[], None],
     ) -> None:
         self._database = database
         self._clock = clock
         self._crash = crash
-        self._deferred = deferred
+        self._due = due
         self._written = written
         self._sent: list[OutboxRow] = []
         self._failed: list[FailedRow] = []
@@ -109,11 +110,11 @@ class Ledger:
         if self._writing is not None or self._closed:
             return
         if self._timer is None:
-            self._timer = self._clock.callLater(GATHER, self._due)
+            self._timer = self._clock.callLater(GATHER, self._gathered)
         elif len(self) >= BATCH and not self.failing:
             self._timer.reset(0)
 
-    def _due(self) -> None:
+    def _gathered(self) -> None:
         self._timer = None
         self._write()
 
@@ -126,7 +127,7 @@ class Ledger:
         self._writing = None
         done.callback(None)
         if len(self) and self._timer is None and not self._closed:
-            self._timer = self._clock.callLater(AGAIN if self.failing else GATHER, self._due)
+            self._timer = self._clock.callLater(AGAIN if self.failing else GATHER, self._gathered)
         self._written()
 
     async def _write_all(self) -> None:
@@ -138,9 +139,11 @@ class Ledger:
                 delays = [failure.delay for failure in self._failed]
                 await self._settle(self._failed, outbox.defer)
                 for delay in delays:
-                    self._deferred(delay)
+                    self._due(delay)
             await self._settle(self._dead, outbox.bury)
-            await self._settle(self._unused, outbox.release)
+            if self._unused:
+                await self._settle(self._unused, outbox.release)
+                self._due(0.0)
         except DatabaseError as error:
             if not self.failing:
                 log.warn(

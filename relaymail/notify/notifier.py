@@ -47,6 +47,9 @@ CONCURRENCY = 8
 LEASE = 60.0
 """Seconds for which a claimed row is ours; what is not begun in time for its deadline is given back."""
 
+MARGIN = 5.0
+"""Seconds of a lease that are left for writing down the outcome."""
+
 BACKLOG = 4 * BATCH
 """Unwritten outcomes above which nothing more is claimed."""
 
@@ -72,7 +75,8 @@ class Notifier:
     ``on_result`` is called for each attempt with ``sent``, ``refused`` or ``unavailable``, and with ``dead``
     for each row given up. ``crash`` is called with the name of a point at which tests kill the process.
     ``agent`` replaces our own connections. ``poll``, ``deadline`` (of one request) and ``lease`` are in
-    seconds. Raises ``ValueError`` for a ``base_url`` that is not an http(s) URL.
+    seconds. Raises ``ValueError`` for a ``base_url`` that is not an http(s) URL, and for a ``lease`` that
+    does not outlive a request.
     """
 
     def __init__(
@@ -97,15 +101,15 @@ class Notifier:
             base_url, api_key, agent=agent or self._connections.agent, clock=reactor, deadline=deadline
         )
         self._breaker = Breaker(reactor, self._endpoint.where)
-        self._ledger = Ledger(
-            database, clock=reactor, crash=crash, deferred=self._deferred, written=self._wake
-        )
+        self._ledger = Ledger(database, clock=reactor, crash=crash, due=self._coming_due, written=self._wake)
         self._waker = Waker(reactor)
         self._crash = crash
         self._on_result = on_result
         self._poll = poll
         self._lease = lease
-        self._margin = deadline + 5.0
+        self._margin = deadline + MARGIN
+        if lease <= self._margin:
+            raise ValueError(f"a lease of {lease:g} s is too short for requests of {deadline:g} s")
         self._governor = Governor(reactor, concurrency)
         self._ready: deque[OutboxRow] = deque()
         self._ready_until = 0.0
@@ -177,6 +181,8 @@ class Notifier:
     def _retreat(self) -> float:
         """Leave the database alone for a moment. Returns for how long."""
         self._not_before = self._clock.seconds() + RETREAT
+        # What the last hint was about has not been seen
+        self._hinted = True
         return RETREAT
 
     def _wants_rows(self) -> bool:
@@ -272,8 +278,8 @@ class Notifier:
             log.failure("An attempt broke off; its row comes back when the lease ends", failure=result)
         self._wake()
 
-    def _deferred(self, delay: float) -> None:
-        """A row will be due in ``delay`` seconds: too soon for the poll, mostly."""
+    def _coming_due(self, delay: float) -> None:
+        """Something will be due in ``delay`` seconds: too soon for the poll, mostly."""
         if len(self._due) < DUE_LIMIT:
             heapq.heappush(self._due, self._clock.seconds() + delay + DUE_SLACK)
 

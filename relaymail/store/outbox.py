@@ -24,6 +24,9 @@ CHANNEL = "relaymail_outbox"
 COUNT_LIMIT = 100_000
 """Counting stops here: nobody needs the exact length of a queue that long, and it is asked for often."""
 
+RETRY_BATCH = 5000
+"""Rows of one statement of :func:`retry_all`: it never holds the locks of more for long."""
+
 State = Literal["pending", "sent", "dead"]
 
 
@@ -177,6 +180,13 @@ _LIST: dict[State | None, str] = {
 }
 
 
+_ALL: dict[Literal["pending", "dead"], str] = {
+    "pending": "SELECT id FROM relaymail.outbox WHERE state = 'pending' AND due_at > now()"
+    " ORDER BY due_at LIMIT %s",
+    "dead": "SELECT id FROM relaymail.outbox WHERE state = 'dead' ORDER BY id LIMIT %s",
+}
+
+
 async def claim(database: Database, limit: int, lease_seconds: float) -> list[OutboxRow]:
     """Claim up to ``limit`` due rows, the longest due first, for ``lease_seconds``."""
     found = await database.query("outbox.claim", _CLAIM, (lease_seconds, uuid.uuid4(), limit))
@@ -221,8 +231,13 @@ async def retry(database: Database, ids: Sequence[int]) -> int:
 
 
 async def retry_all(database: Database, state: Literal["pending", "dead"] = "dead") -> int:
-    """Make all dead (or all waiting) rows due now, with a new life. Returns how many there were."""
-    return await _retry(database, "state = %s", (state,))
+    """Make all dead rows (or all that wait for a later time) due now, with a new life. Returns how many."""
+    total = 0
+    while True:
+        count = await _retry(database, f"id = ANY (ARRAY({_ALL[state]}))", (RETRY_BATCH,))
+        total += count
+        if count < RETRY_BATCH:
+            return total
 
 
 async def counts(database: Database) -> OutboxCounts:

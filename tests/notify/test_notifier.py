@@ -270,16 +270,21 @@ async def test_a_stuck_endpoint_is_probed_by_one_and_given_back_the_rest(
     await until_settled(database, limit=20)
 
 
-async def test_a_row_is_not_begun_when_its_lease_could_end_meanwhile(
+async def test_no_row_is_begun_whose_lease_could_end_meanwhile(
     database: Database, api: Api, notifiers: Notifiers
 ) -> None:
-    api.answer = silence
-    await put(database, *payloads(20))
-    notifiers(deadline=1.0, lease=6.05, concurrency=1, poll=NEVER).start()
-    await until(lambda: api.requests)
-    api.answer = status(204)
+    def slowly(received: Received) -> Any:
+        reactor.callLater(0.3, received.request.finish)
+        return silence(received)
+
+    api.answer = slowly
+    points: list[str] = []
+    await put(database, *payloads(8))
+    # Of each lease one second is left for beginning a request
+    notifiers(deadline=1.0, lease=7.0, concurrency=1, poll=NEVER, crash=points.append).start()
     await until_settled(database, limit=20)
-    assert Counter(api.bodies).most_common(1)[0][1] <= 2
+    assert sorted(api.bodies) == payloads(8)
+    assert points.count("before-claim") >= 3
 
 
 async def test_what_a_killed_worker_had_claimed_is_sent_when_its_lease_ends(
@@ -354,6 +359,11 @@ async def test_a_stop_does_not_wait_for_a_stuck_endpoint(
     assert reactor.seconds() - began < 3
     assert await rows(database, "state, attempts, lease_token") == [("pending", 0, None)] * 20
     await until(lambda: api.connections == 0)
+
+
+async def test_a_lease_must_outlive_a_request(notifiers: Notifiers) -> None:
+    with pytest.raises(ValueError, match="lease"):
+        notifiers(deadline=10, lease=12)
 
 
 async def test_a_stop_without_a_start_and_a_second_stop_are_harmless(notifiers: Notifiers) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 from twisted.internet.defer import Deferred, gatherResults
@@ -144,6 +145,19 @@ async def test_a_retry_of_waiting_rows_makes_them_due(database: Database) -> Non
     await outbox.defer(database, [FailedRow(await claim_one(database), "HTTP 503", 3600)])
     assert await outbox.retry_all(database, "pending") == 1
     assert (await claim_one(database)).attempts == 0
+
+
+@pytest.mark.parametrize("count", [3, 4])
+@pytest.mark.parametrize("state", ["dead", "pending"])
+async def test_a_retry_of_all_goes_on_to_the_last(
+    database: Database, monkeypatch: pytest.MonkeyPatch, count: int, state: Literal["dead", "pending"]
+) -> None:
+    monkeypatch.setattr(outbox, "RETRY_BATCH", 2)
+    await put(database, *["{}"] * count)
+    failures = [FailedRow(row, "HTTP 404", 3600) for row in await outbox.claim(database, 10, 60)]
+    await (outbox.bury if state == "dead" else outbox.defer)(database, failures)
+    assert await outbox.retry_all(database, state) == count
+    assert len(await outbox.claim(database, 10, 60)) == count
 
 
 async def test_a_retry_wakes_the_notifiers(database: Database) -> None:
