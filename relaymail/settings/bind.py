@@ -8,7 +8,7 @@ from typing import Any
 
 from relaymail.settings.errors import SettingsError
 from relaymail.settings.kinds import Kind
-from relaymail.settings.layers import Given, Node
+from relaymail.settings.layers import Given, Node, printable
 from relaymail.settings.model import Section, Settings
 from relaymail.settings.schema import OTHERS, Branch, Leaf, tree
 from relaymail.settings.spelling import nearest
@@ -215,4 +215,4 @@ def visible(text: str) -> str:
     text = _PASSWORD.sub(r"\1***", _LOGIN_IN_URL.sub(r"\1***@", text))
     if len(text) > 80:
         text = text[:79] + "…"
-    return '"' + "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text) + '"'
+    return f'"{printable(text)}"'

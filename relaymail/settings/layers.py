@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from relaymail.settings.errors import SettingsError
+from relaymail.settings.schema import tree
 
 FILE, ENVIRONMENT = 1, 2
 """Ranks of the layers: the higher one counts."""
@@ -38,7 +39,7 @@ class Node:
         """Set the value at ``path`` below here."""
         node = self
         for name in path:
-            node = node.children.setdefault(name.lower(), Node(name))
+            node = node.children.setdefault(name.lower(), Node(printable(name)))
         node.given = given
 
     def any_given(self) -> Given | None:
@@ -82,17 +83,33 @@ def read_file(path: Path, root: Node) -> None:
     for names, value in _flat([], parsed):
         key = tuple(name.lower() for name in names)
         if key in seen:
-            raise SettingsError(f"The settings {source} gives {':'.join(names)} twice")
+            raise SettingsError(f"The settings {source} gives {printable(':'.join(names))} twice")
         seen.add(key)
         root.put(names, Given(value, source, FILE))
 
 
 def read_environment(environ: Mapping[str, str], root: Node) -> None:
-    """Put the variables of ``environ`` that have levels (``Smtp__Port``) into ``root``, in any case."""
+    """Put the variables of ``environ`` that have levels (``Smtp__Port``) into ``root``, in any case.
+
+    Raises :class:`SettingsError` where two variables that differ in case only have different values.
+    """
+    seen: dict[str, Given] = {}
     for variable, value in sorted(environ.items()):
         names = variable.replace("__", ":").split(":")
-        if len(names) > 1 and names[0]:
-            root.put(names, Given(value, f"environment {variable}", ENVIRONMENT))
+        if len(names) < 2 or not names[0]:
+            continue
+        given = Given(value, f"environment {printable(variable)}", ENVIRONMENT)
+        other = seen.setdefault(":".join(names).lower(), given)
+        if other.text != value and names[0].lower() in tree().children:
+            raise SettingsError(
+                f"{given.source} and {other.source} name the same key and differ; allowed: one of them"
+            )
+        root.put(names, given)
+
+
+def printable(text: str) -> str:
+    """``text`` with everything that does not print replaced."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 class _Number(str):

@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from relaymail.settings import SettingsError, describe, load
+from relaymail.settings.schema import tree
 from tests.settings.conftest import Load, Refused
 
 
@@ -315,3 +318,79 @@ def test_an_unknown_key_of_ours_is_warned_about_with_its_right_place(load_text: 
     loaded = load_text('{"Smtp": {"HostedDomains": ["a.test"], "Colour": 1}}')
     assert [warning.split()[0] for warning in loaded.warnings] == ["Smtp:HostedDomains", "Smtp:Colour"]
     assert "Smtp:Mx:HostedDomains" in loaded.warnings[0]
+
+
+def test_variables_that_differ_in_case_only_must_agree(load_text: Load, refused: Refused) -> None:
+    assert load_text(None, {"SMTP__PORT": "25", "Smtp__Port": "25"}).settings.smtp.port == 25
+    (error,) = refused(None, {"SMTP__PORT": "25", "Smtp__Port": "26"})
+    assert "SMTP__PORT" in error
+    assert "Smtp__Port" in error
+    load_text(None, {"OTHER__X": "25", "Other__X": "26"})
+
+
+@pytest.mark.parametrize("demo", [False, True])
+def test_what_is_described_may_be_loaded_again(load_text: Load, demo: bool) -> None:
+    variables = {
+        "SMTP__POSTMASTER": "root@example.test",
+        "HEALTHCHECK__URL": "http://*:8082",
+        "DNS__SERVERS__0": "[2001:db8::1]:5353",
+        "SMTP__CERTIFICATEPATH": "/etc/x",
+        "RETENTION__MESSAGESDAYS": "400",
+        "OUTBOUNDMAIL__RETRYDELAYS__0": "0.5",
+        "OUTBOUNDMAIL__SMTPTIMEOUTSECONDS": "12.5",
+        "OTEL__ENDPOINT": "https://collector:4318",
+        "DEBUG__CRASHPOINT": "After-Commit",
+    }
+    loaded = load_text(None, variables, demo=demo)
+    shown = json.dumps({entry.key: entry.value for entry in describe(loaded)})
+    assert load_text(shown).settings == loaded.settings
+
+
+KEYS = [leaf.path for leaf in tree().leaves()]
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=30),
+    st.sampled_from(
+        ["", "5", "00:00:05", "example.test", "10.0.0.0/8", "http://localhost:1", "::1", "a@b.test"]
+    ),
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+)
+TEXTS = st.one_of(SCALARS.map(str), st.text(st.characters(exclude_characters="\0"), max_size=20))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=6),
+    st.dictionaries(st.sampled_from(KEYS).map(lambda key: key.upper().replace(":", "__")), TEXTS, max_size=6),
+    st.booleans(),
+)
+def test_anything_given_is_loaded_or_refused(
+    load_text: Load, file: dict[str, object], variables: dict[str, str], demo: bool
+) -> None:
+    errors: list[str] = []
+    try:
+        json.dumps(describe(load_text(json.dumps(file), variables, demo=demo)))
+    except SettingsError as error:
+        errors += error.errors
+    for text in errors:
+        text.encode()
+        assert any(words in text for words in ("allowed:", "did you mean", "twice")), text
+
+
+@given(st.text(max_size=40), st.dictionaries(st.text(max_size=20), st.text(max_size=20), max_size=3))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_file_and_any_variable_is_read_or_refused(
+    load_text: Load, file: str, variables: dict[str, str]
+) -> None:
+    try:
+        load_text(file.encode("utf-8", "surrogatepass"), variables)
+    except SettingsError as error:
+        str(error).encode()
