@@ -226,13 +226,13 @@ class TestDevelopmentCertificate:
 
     def test_it_is_made_readable_by_its_owner_only(self, tmp_path: Path) -> None:
         folder = tmp_path / "a" / "b"
-        path = development_certificate(folder, ["mail.example.test", "localhost", "127.0.0.1", "::1"])
+        path = development_certificate(folder, ["mail.example.test", "bücher.test", "127.0.0.1", "::1"])
         assert path == folder / "certificate.pem"
         assert path.stat().st_mode & 0o777 == 0o600
         assert list(folder.iterdir()) == [path]
         found = load_certificate(path)
         names = found.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        assert names.get_values_for_type(x509.DNSName) == ["mail.example.test", "localhost"]
+        assert names.get_values_for_type(x509.DNSName) == ["mail.example.test", "xn--bcher-kva.test"]
         assert names.get_values_for_type(x509.IPAddress) == [ip_address("127.0.0.1"), ip_address("::1")]
         assert found.leaf.not_after - datetime.now(UTC) > timedelta(days=800)
 
