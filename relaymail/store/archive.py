@@ -229,9 +229,7 @@ class Archive:
             digest.update(part)
             yield part
         if digest.digest() != expected:
-            raise ArchiveError(
-                f"The bytes of message {message_id} are not those that were received: SHA-256 differs."
-            )
+            raise ArchiveError(f"Message {message_id} is not stored as it was received: its SHA-256 differs.")
 
     async def _part(self, message_id: UUID, number: int) -> bytes:
         rows = await self._database.query(
