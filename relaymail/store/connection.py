@@ -70,7 +70,7 @@ def _of_connecting(failure: Failure) -> DatabaseError:
 
 
 def _failure(error: BaseException) -> Failure:
-    return Failure(error)  # type: ignore[no-untyped-call]
+    return Failure(error)
 
 
 def _first_line(error: BaseException) -> str:

@@ -117,8 +117,8 @@ class PostgresServer:
     def new_database(self, template: str = "template0") -> str:
         """The name of a new copy of ``template``."""
         name = f"t_{uuid.uuid4().hex}"
-        # WAL_LOG is the quicker strategy for small templates, and needs no checkpoint
-        self.sql("postgres", f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY wal_log')
+        # Copying files takes a tenth of the time of going through the WAL, where the data are in memory
+        self.sql("postgres", f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY file_copy')
         return name
 
     def drop_database(self, name: str) -> None:

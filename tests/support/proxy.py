@@ -1,14 +1,15 @@
-"""A proxy in front of PostgreSQL that cuts the connection, or falls silent, at what it is told to look for."""
+"""A proxy in front of PostgreSQL that cuts the connection, or falls silent, at what it is told to find."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.internet.protocol import Factory, Protocol
 
 
-class CuttingProxy:
+class CuttingProxy(Factory):
     """Listens in ``folder`` as ``.s.PGSQL.5432`` and passes everything on to the real socket.
 
     Set ``cut_before`` to lose the connection before a client's packet that holds those bytes reaches the
@@ -16,73 +17,78 @@ class CuttingProxy:
     connection and withhold the answer. Each works once.
     """
 
+    noisy = False
+
     def __init__(self, reactor: Any, target: Path, folder: Path) -> None:
-        self._reactor = reactor
-        self.target = target / ".s.PGSQL.5432"
+        self.server = UNIXClientEndpoint(reactor, str(target / ".s.PGSQL.5432"))
         self.folder = folder
         self.cut_before = b""
         self.cut_after = b""
         self.silent_after = b""
         self.cuts = 0
-        self.connections: list[_Front] = []
-        factory = Factory()
-        factory.buildProtocol = lambda _: _Front(self)  # type: ignore[method-assign,assignment]
-        self._port = reactor.listenUNIX(str(folder / ".s.PGSQL.5432"), factory)
+        self.fronts: list[_Front] = []
+        self._port = reactor.listenUNIX(str(folder / ".s.PGSQL.5432"), self)
+
+    def buildProtocol(self, addr: Any) -> _Front:
+        """Called by the reactor."""
+        return _Front(self)
 
     async def close(self) -> None:
         """Stop listening and drop everything."""
         await self._port.stopListening()
-        for connection in list(self.connections):
-            connection.cut()
+        for front in list(self.fronts):
+            front.cut()
 
 
-class _Back(Protocol):
+class _Side(Protocol):
+    """One of the two connections."""
+
+    transport: Any
+
+    def send(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def cut(self) -> None:
+        if self.transport is not None:
+            self.transport.abortConnection()
+
+
+class _Back(_Side):
+    """To the server."""
+
     def __init__(self, front: _Front) -> None:
-        self.front = front
+        self._front = front
 
     def connectionMade(self) -> None:
-        assert self.transport is not None
-        self.transport.write(b"".join(self.front.waiting))
-        self.front.back = self
+        self._front.back = self
+        self.send(b"".join(self._front.waiting))
 
     def dataReceived(self, data: bytes) -> None:
-        if self.front.silent:
-            return
-        if self.front.answered_cuts:
-            self.front.cut()
-        else:
-            assert self.front.transport is not None
-            self.front.transport.write(data)
+        if self._front.cut_at_answer:
+            self._front.cut()
+        elif not self._front.silent:
+            self._front.send(data)
 
     def connectionLost(self, reason: Any = None) -> None:
-        self.front.cut()
+        self._front.cut()
 
 
-class _Front(Protocol):
+class _Front(_Side):
+    """From the client."""
+
     def __init__(self, proxy: CuttingProxy) -> None:
-        self.proxy = proxy
+        self._proxy = proxy
         self.back: _Back | None = None
         self.waiting: list[bytes] = []
-        self.answered_cuts = False
+        self.cut_at_answer = False
         self.silent = False
 
     def connectionMade(self) -> None:
-        self.proxy.connections.append(self)
-        factory = Factory()
-        factory.noisy = False  # type: ignore[assignment]
-        factory.buildProtocol = lambda _: _Back(self)  # type: ignore[method-assign,assignment]
-        for name in (
-            "doStart",
-            "doStop",
-            "startedConnecting",
-            "clientConnectionLost",
-            "clientConnectionFailed",
-        ):
-            setattr(factory, name, lambda *_: None)
-        self.proxy._reactor.connectUNIX(str(self.proxy.target), factory)
+        self._proxy.fronts.append(self)
+        connectProtocol(self._proxy.server, _Back(self)).addErrback(lambda _: self.cut())
 
     def dataReceived(self, data: bytes) -> None:
-        proxy = self.proxy
+        proxy = self._proxy
         if proxy.cut_before and proxy.cut_before in data:
             proxy.cut_before = b""
             proxy.cuts += 1
@@ -91,24 +97,21 @@ class _Front(Protocol):
         if proxy.cut_after and proxy.cut_after in data:
             proxy.cut_after = b""
             proxy.cuts += 1
-            self.answered_cuts = True
+            self.cut_at_answer = True
         if proxy.silent_after and proxy.silent_after in data:
             proxy.silent_after = b""
             self.silent = True
         if self.back is None:
             self.waiting.append(data)
         else:
-            assert self.back.transport is not None
-            self.back.transport.write(data)
+            self.back.send(data)
 
     def cut(self) -> None:
-        """Lose both sides at once."""
-        for side in (self.back, self):
-            if side is not None and side.transport is not None:
-                side.transport.abortConnection()  # type: ignore[attr-defined]
+        super().cut()
+        if self.back is not None:
+            self.back.cut()
 
     def connectionLost(self, reason: Any = None) -> None:
-        if self in self.proxy.connections:
-            self.proxy.connections.remove(self)
-        if self.back is not None and self.back.transport is not None:
-            self.back.transport.loseConnection()
+        if self in self._proxy.fronts:
+            self._proxy.fronts.remove(self)
+        self.cut()
