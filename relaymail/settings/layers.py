@@ -75,7 +75,11 @@ def read_file(path: Path, root: Node) -> None:
             f"The settings {source} is not JSON: line {error.lineno}, column {error.colno}: {error.msg}"
         ) from None
     except (ValueError, RecursionError) as error:
-        problem = "nested too deeply" if isinstance(error, RecursionError) else "not UTF-8 text or no JSON"
+        problem = (
+            "nested too deeply"
+            if isinstance(error, RecursionError)
+            else "not UTF-8 text, or it holds NaN or Infinity"
+        )
         raise SettingsError(f"The settings {source} is not JSON: {problem}") from None
     if not isinstance(parsed, _Pairs):
         raise SettingsError(f"The settings {source} is not a JSON object ({{…}})")

@@ -6,9 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import hypothesis
 import pytest
 
 from relaymail.settings import Loaded, SettingsError, load
+
+# a machine that is busy with something else is no failure
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 
 class Load(Protocol):

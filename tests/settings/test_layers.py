@@ -351,7 +351,7 @@ SCALARS = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(),
-    st.floats(),
+    st.floats(allow_nan=False, allow_infinity=False),
     st.text(max_size=30),
     st.sampled_from(
         ["", "5", "00:00:05", "example.test", "10.0.0.0/8", "http://localhost:1", "::1", "a@b.test"]
