@@ -12,8 +12,16 @@ from relaymail.store.database import Database
 from relaymail.store.embedded import running_parameters
 from relaymail.store.schema import SchemaStatus
 
+EXAMPLES = """
+\b
+Examples:
+  relaymail db upgrade
+  relaymail db status --json
+  psql "$(relaymail db url)"
+"""
 
-@click.group()
+
+@click.group(epilog=EXAMPLES)
 def db() -> None:
     """The database."""
 

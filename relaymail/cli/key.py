@@ -9,8 +9,16 @@ from relaymail.cli.output import json_option, print_fields, print_json, print_ta
 from relaymail.store.administration import Administration, Key, NewKey
 from relaymail.store.database import Database
 
+EXAMPLES = """
+\b
+Examples:
+  relaymail key create anna@example.test --name laptop
+  relaymail key list anna@example.test
+  relaymail key revoke Zm9vYmFyYmF6
+"""
 
-@click.group()
+
+@click.group(epilog=EXAMPLES)
 def key() -> None:
     """API keys, which mail programs log in with.
 

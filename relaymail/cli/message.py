@@ -19,7 +19,16 @@ from relaymail.store.database import Database
 id_argument = click.argument("message_id", metavar="ID")
 
 
-@click.group()
+EXAMPLES = """
+\b
+Examples:
+  relaymail message list --limit 20
+  relaymail message show 01890a5d-ac96
+  relaymail message export 01890a5d-ac96 --output message.eml
+"""
+
+
+@click.group(epilog=EXAMPLES)
 def message() -> None:
     """Stored messages. ID is the one of the 250 reply, or at least its first 8 characters."""
 

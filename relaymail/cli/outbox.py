@@ -12,7 +12,16 @@ from relaymail.store.database import Database
 STATES = ("pending", "sent", "dead")
 
 
-@click.group()
+EXAMPLES = """
+\b
+Examples:
+  relaymail outbox list --state dead
+  relaymail outbox retry 17 18
+  relaymail outbox retry --all-dead
+"""
+
+
+@click.group(epilog=EXAMPLES)
 def outbox() -> None:
     """Notifications of new mail on their way to the API."""
 

@@ -15,7 +15,16 @@ address_argument = click.argument("address", type=MailAddress(), metavar="ADDRES
 sender_argument = click.argument("address", type=SenderAddress(), metavar="ADDRESS")
 
 
-@click.group()
+EXAMPLES = """
+\b
+Examples:
+  relaymail user add anna@example.test --name "Anna A."
+  relaymail user address add anna@example.test sales@example.test
+  relaymail user grant anna@example.test @list.example.test
+"""
+
+
+@click.group(epilog=EXAMPLES)
 def user() -> None:
     """Users, their additional addresses and grants. USER is an e-mail address or an id."""
 

@@ -321,9 +321,9 @@ async def test_a_flood_is_turned_away_instead_of_queued(
 
 
 async def test_without_a_database_it_is_unavailable_and_not_failed(
-    clock: SteppedReactor, people: People
+    clock: SteppedReactor, database_parameters: dict[str, str]
 ) -> None:
-    away = Database(people.database._dialer._parameters, reactor=reactor)
+    away = Database(database_parameters, reactor=reactor)  # not started
     subject = Authenticator(Accounts(away, clock=clock), salt=b"", reactor=clock, checker=KeyChecker(reactor))
     with pytest.raises(AuthenticationUnavailable):
         await subject.verify("anna@example.test", KEY)
