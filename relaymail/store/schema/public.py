@@ -138,6 +138,12 @@ async def missing_indexes(database: Database) -> list[str]:
     return [name for name in names if name not in found]
 
 
+def standalone_sql() -> str:
+    """The statements that make all shared tables."""
+    assert __package__ is not None
+    return resources.files(__package__).joinpath("public.sql").read_text(encoding="utf-8")
+
+
 async def create(transaction: Transaction) -> bool:
     """Make all shared tables if none exists; False if they are there and were made here.
 
@@ -151,8 +157,7 @@ async def create(transaction: Transaction) -> bool:
             "as they are. Leave out --standalone."
         )
     if not existing:
-        sql = resources.files(__package__).joinpath("public.sql").read_text(encoding="utf-8")
-        await transaction.execute(sql)
+        await transaction.execute(standalone_sql())
         return True
     missing = sorted(set(TABLES) - existing)
     if missing:
