@@ -50,7 +50,7 @@ _PLAIN_MAILBOX = re.compile(
 
 
 def parse(text: str, budget: Budget) -> list[Mailbox]:
-    """The usable addresses of a field body, in order. Raises only :class:`~.limits.OutOfTime`."""
+    """The usable addresses of a field body, in order. Raises only :class:`~.limits.Exhausted`."""
     found: list[Mailbox] = []
     position = 0
     if "=?" not in text:

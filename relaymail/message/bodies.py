@@ -87,11 +87,13 @@ class Bodies:
         self.attachments: list[Attachment] = []
 
     def take(self, leaf: Leaf) -> None:
-        """Put a leaf where it belongs. Raises only :class:`~.limits.OutOfTime`, and then nothing was put."""
+        """Put a leaf where it belongs. Raises only :class:`~.limits.Exhausted`, and then nothing was put."""
         body = _may_be_body(leaf)
-        if body and leaf.media_type == "text/plain" and self.text is None:
+        # RFC 2045 5.2: a type that cannot be read is text/plain
+        media_type = leaf.media_type or "text/plain"
+        if body and media_type == "text/plain" and self.text is None:
             self.text = self._text(leaf)
-        elif body and leaf.media_type == "text/html" and self.html is None:
+        elif body and media_type == "text/html" and self.html is None:
             self.html = self._text(leaf)
         elif not (body and self._is_blank(leaf)):
             self.attachments.append(self._attachment(leaf))
@@ -142,7 +144,10 @@ class Bodies:
 
 
 def _may_be_body(leaf: Leaf) -> bool:
-    if leaf.media_type is not None and not leaf.media_type.startswith("text/"):
+    if leaf.media_type is None:
+        if leaf.encoding == "base64":
+            return False
+    elif not leaf.media_type.startswith("text/"):
         return False
     if leaf.disposition not in (None, "inline"):
         return False

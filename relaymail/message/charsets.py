@@ -136,7 +136,10 @@ def decode(data: bytes, label: str | None) -> str:
     codec = lookup(label)
     if codec is None:
         return guess(data)
-    return data.decode(_with_byte_order(codec, data[:4]), "replace")
+    try:
+        return data.decode(_with_byte_order(codec, data[:4]), "replace")
+    except UnicodeError:  # ISO-2022 gives up on some broken escapes, whatever it is told to do with errors
+        return guess(data)
 
 
 def decode_stream(chunks: Callable[[], Iterable[bytes]], label: str | None, limit: int) -> str:
@@ -146,8 +149,11 @@ def decode_stream(chunks: Callable[[], Iterable[bytes]], label: str | None, limi
     not to be UTF-8.
     """
     codec = lookup(label)
-    if codec is not None:
-        return _collect(chunks(), codec, "replace", limit)
+    try:
+        if codec is not None:
+            return _collect(chunks(), codec, "replace", limit)
+    except UnicodeError:
+        pass  # as in decode
     try:
         return _collect(chunks(), "utf-8", "strict", limit)
     except UnicodeDecodeError:

@@ -48,7 +48,7 @@ class Section:
 def scan(raw: Raw, start: int, end: int, wanted: frozenset[bytes], budget: Budget) -> Section:
     """Read the header section that begins at ``start``; nothing behind ``end`` belongs to it.
 
-    ``wanted`` holds lower-case names; other fields are passed over. Raises only :class:`~.limits.OutOfTime`.
+    ``wanted`` holds lower-case names; other fields are passed over. Raises only :class:`~.limits.Exhausted`.
     """
     if raw[start : start + 3] == _BOM:
         start += 3
@@ -56,14 +56,18 @@ def scan(raw: Raw, start: int, end: int, wanted: frozenset[bytes], budget: Budge
         return Section({}, start, opening.end(), 0)
     limit = budget.limits.header_bytes
     section_end = raw.find(b"\r\n\r\n", start, min(end, start + _WINDOW))
-    lines = _pure_lines(raw[start:section_end]) if 0 <= section_end <= start + limit else None
+    most = budget.limits.header_lines
+    lines = _pure_lines(raw[start:section_end], most) if 0 <= section_end <= start + limit else None
     if lines is not None:
         body = section_end + 4
     else:
         empty = _EMPTY_LINE.search(raw, start, end)
         section_end, body = empty.span() if empty else (end, end)
         block = raw[start : min(section_end, start + limit)]
-        lines = block.split(b"\n") if b"\r" not in block else _pure_lines(block) or _LINE_END.split(block)
+        if b"\r" not in block:
+            lines = block.split(b"\n", most)
+        else:
+            lines = _pure_lines(block, most) or _LINE_END.split(block, most)
     if section_end - start > limit:
         budget.note(f"header section over {limit} bytes")
         lines.pop()  # it may be half a line
@@ -75,11 +79,11 @@ def scan(raw: Raw, start: int, end: int, wanted: frozenset[bytes], budget: Budge
     return Section(fields, section_end, body, hops)
 
 
-def _pure_lines(block: bytes) -> list[bytes] | None:
-    """The lines of ``block``, ``None`` when other line ends than CRLF are among them."""
+def _pure_lines(block: bytes, most: int) -> list[bytes] | None:
+    """The first lines of ``block`` and the rest, ``None`` when other line ends than CRLF are in it."""
     breaks = block.count(b"\r\n")
     if block.count(b"\n") == breaks and block.count(b"\r") == breaks:
-        return block.split(b"\r\n")
+        return block.split(b"\r\n", most)
     return None
 
 

@@ -17,7 +17,7 @@ _VERSION = 7 << 76
 _VARIANT = 2 << 62
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
-# Ids are no secrets: a seeded generator will do, at a tenth of a system call. Python seeds it anew after a fork
+# Ids are no secrets: a seeded generator does, at a tenth of a system call. Python seeds it anew after a fork
 _getrandbits = random.getrandbits
 
 

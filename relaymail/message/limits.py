@@ -29,6 +29,8 @@ class ParseLimits:
     """Multiparts inside multiparts."""
     parts: int = 1_000
     """Body parts, containers included."""
+    near_delimiters: int = 20_000
+    """Places that begin like a delimiter of a multipart and are none."""
     encoded_words: int = 1_000
     """Encoded words of one field (RFC 2047)."""
     addresses: int = 2_000
@@ -41,8 +43,8 @@ class ParseLimits:
     """Time for the whole reading."""
 
 
-class OutOfTime(Exception):
-    """The time for one message is used up; what was found so far is kept."""
+class Exhausted(Exception):
+    """The time, or another limit of the whole reading, is used up; what was found so far is kept."""
 
 
 class Budget:
@@ -52,7 +54,7 @@ class Budget:
     the size of the message. The clock is looked at once in a few hundred steps.
     """
 
-    __slots__ = ("_clock", "_deadline", "_next_look", "_notes", "limits", "steps")
+    __slots__ = ("_clock", "_deadline", "_near_delimiters", "_next_look", "_notes", "limits", "steps")
 
     _STRIDE = 200
 
@@ -62,20 +64,29 @@ class Budget:
         self._clock = clock
         self._deadline = clock() + limits.seconds
         self._next_look = self._STRIDE
+        self._near_delimiters = 0
         self._notes: dict[str, None] = {}
 
     def step(self, count: int = 1) -> None:
-        """Account for ``count`` turns of a loop. Raises :class:`OutOfTime` when the time is used up."""
+        """Account for ``count`` turns of a loop. Raises :class:`Exhausted` when the time is used up."""
         self.steps += count
         if self.steps >= self._next_look:
             self._next_look = self.steps + self._STRIDE
             self.look()
 
     def look(self) -> None:
-        """Look at the clock now: for work that is long in itself. Raises :class:`OutOfTime`."""
+        """Look at the clock now: for work that is long in itself. Raises :class:`Exhausted`."""
         if self._clock() > self._deadline:
             self.note(f"time over {self.limits.seconds:g} s")
-            raise OutOfTime
+            raise Exhausted
+
+    def near_delimiter(self) -> None:
+        """Account for a delimiter that was none, which each container looks at. Raises :class:`Exhausted`."""
+        self.step()
+        self._near_delimiters += 1
+        if self._near_delimiters > self.limits.near_delimiters:
+            self.note(f"near delimiters over {self.limits.near_delimiters}")
+            raise Exhausted
 
     def note(self, what: str) -> None:
         """Remember that something was left out, and why (``parts over 1000``)."""

@@ -58,7 +58,7 @@ def leaves(raw: Raw, section: Section, end: int, budget: Budget) -> Iterator[Lea
     """The leaves of the message whose header section is ``section`` and whose body ends at ``end``, in order.
 
     A multipart without a boundary, or whose boundary is nowhere, is one leaf of ``text/plain``. Raises only
-    :class:`~.limits.OutOfTime`.
+    :class:`~.limits.Exhausted`.
     """
     stack: list[_Container] = []
     parts = 1
@@ -79,6 +79,7 @@ def leaves(raw: Raw, section: Section, end: int, budget: Budget) -> Iterator[Lea
             budget.note(f"parts over {budget.limits.parts}")
             return
         parts += 1
+        budget.step()
         start, part_end = extent
         section = headers.scan(raw, start, part_end, CONTENT_FIELDS, budget)
         found = _entity(raw, section, part_end, stack[-1].child_type, False, budget)
@@ -145,10 +146,10 @@ def _delimiter(raw: Raw, needle: bytes, start: int, end: int, budget: Budget) ->
     """The next delimiter line: its offset, the offset behind it, and whether it closes the multipart."""
     at = raw.find(needle, start, end)
     while at >= 0:
-        budget.step()
         if at == start or raw[at - 1] in b"\r\n":
             tail = _DELIMITER_TAIL.match(raw, at + len(needle), end)
             if tail is not None:
                 return at, tail.end(), tail[1] is not None
+        budget.near_delimiter()
         at = raw.find(needle, at + len(needle), end)
     return None

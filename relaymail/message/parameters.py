@@ -18,7 +18,8 @@ _NAME = r"[!#$%&'*+\-.0-9A-Z^_`a-z{|}~]++"
 _MEDIA_TYPE = re.compile(rf"[ \t]*+({_NAME})[ \t]*+/[ \t]*+({_NAME})")
 _FIRST_TOKEN = re.compile(rf"[ \t]*+({_NAME})[ \t]*+(?:;|$)")
 # Tried at a known place only. A search would read a long token again from each of its characters
-_PARAMETER = re.compile(r'[; \t]*+([^\s=;"]++)[ \t]*+=[ \t]*+(?:"((?:[^"\\]++|\\.)*+)"|([^;]*+))', re.DOTALL)
+_SEPARATORS = re.compile(r"[; \t]*+")
+_PARAMETER = re.compile(r'([^\s=;"]++)[ \t]*+=[ \t]*+(?:"((?:[^"\\]++|\\.)*+)"|([^;]*+))', re.DOTALL)
 _PIECE = re.compile(r"([^*]++)\*(?:([0-9]{1,5})(\*)?)?")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _SMALL = 80
@@ -122,13 +123,16 @@ def _parameters(text: str, position: int, budget: Budget | None) -> Parameters:
     """The parameters from ``position`` on; one that cannot be read is passed over, up to a semicolon."""
     parameters = Parameters()
     left = budget.limits.parameters if budget else _SMALL
-    while position < len(text):
+    while True:
+        separators = _SEPARATORS.match(text, position)
+        position = separators.end() if separators else position
+        if position == len(text):
+            break
         match = _PARAMETER.match(text, position)
         if match is None:
-            semicolon = text.find(";", position + 1)
-            if semicolon < 0:
+            position = text.find(";", position)
+            if position < 0:
                 break
-            position = semicolon
             continue
         if left == 0:
             if budget:

@@ -19,7 +19,7 @@ from relaymail.message.bodies import Attachment, Bodies
 from relaymail.message.clean import header_text
 from relaymail.message.encoded_words import WordDecoder
 from relaymail.message.headers import Section, text_of
-from relaymail.message.limits import READER, Budget, OutOfTime, ParseLimits
+from relaymail.message.limits import READER, Budget, Exhausted, ParseLimits
 from relaymail.message.transfer import Raw
 
 __all__ = ["Attachment", "HeaderRecipient", "ParseLimits", "Summary", "summarize"]
@@ -98,7 +98,7 @@ def summarize(
     reading = _Reading(_searchable(raw), budget)
     try:
         reading.read()
-    except OutOfTime:
+    except Exhausted:
         pass  # the budget has noted it
     except Exception as error:  # a mistake of ours must not cost anybody a message: what was read is stored
         return reading.summary(f"failed: {type(error).__name__} ({READER})")
@@ -129,7 +129,7 @@ class _Reading:
         self._bodies = Bodies(raw, budget)
 
     def read(self) -> None:
-        """Read it all, the cheap and important first. Raises :class:`OutOfTime`."""
+        """Read it all, the cheap and important first. Raises :class:`Exhausted`."""
         raw, budget = self._raw, self._budget
         end = len(raw)
         self._section = section = headers.scan(raw, 0, end, _FIELDS, budget)

@@ -82,7 +82,7 @@ def _base64(chunks: Iterator[bytes]) -> Iterator[bytes]:
         data = carry + text
         if b"=" in data:
             *runs, carry = data.split(b"=")
-            piece = b"".join([_run(run) for run in runs if run])
+            piece = b"".join([_run(run) for run in runs if len(run) > 1])
         else:
             whole = len(data) & ~3
             carry = data[whole:]
