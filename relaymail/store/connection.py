@@ -211,9 +211,10 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
         try:
             cursor.execute(sql, params or None)
         except (psycopg2.Error, ValueError) as error:
-            if self._connection.closed:
-                self._lose(error)
-            raise translate(error) from None
+            translated = translate(error)
+            if isinstance(translated, DatabaseUnavailable):
+                self._lose(translated)
+            raise translated from None
         self._cursor = cursor
         answer: Deferred[Answer] = Deferred(self._cancelled)
         self._answer = answer
@@ -243,10 +244,12 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
         try:
             state = self._connection.poll()
         except psycopg2.Error as error:
-            if self._connection.closed:
-                self._lose(error)
+            translated = translate(error)
+            # The server's farewell ("terminating connection ...") comes before the end itself
+            if self._connection.closed or isinstance(translated, DatabaseUnavailable):
+                self._lose(translated)
             else:
-                self._fire(_failure(translate(error)))
+                self._fire(_failure(translated))
             return
         if state == _POLL_OK:
             answer = Answer(self._cursor)

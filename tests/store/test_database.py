@@ -282,10 +282,10 @@ async def test_a_transaction_is_over_when_its_body_has_returned(database: Databa
 
 async def test_two_statements_at_once_in_one_transaction_are_refused(database: Database) -> None:
     async def body(transaction: Transaction) -> None:
-        first = begin(transaction.query("SELECT 1"))
+        first = begin(transaction.query("SELECT pg_sleep(0.05)"))
         with pytest.raises(RuntimeError, match="already running"):
             await transaction.query("SELECT 2")
-        assert await first == [(1,)]
+        assert await first == [("",)]
 
     await database.transaction("test.both", body)
 
@@ -388,6 +388,28 @@ async def test_calls_survive_a_restart_of_the_server(database: Database, running
     await make_table(database)
     running.restart()
     assert await database.transaction("test.store", inserting(1)) == "stored"
+
+
+async def test_a_backend_that_is_terminated_is_replaced(
+    behind_proxy: Database, postgres: PostgresServer
+) -> None:
+    behind_proxy.start()
+    await make_table(behind_proxy)
+    kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'relaymail'"
+    for statement, expected in (("SELECT pg_sleep(0.5)", [("",)]), ("SELECT 1", [(1,)])):
+        running_call = begin(behind_proxy.query("test.killed", statement))
+        await pause(reactor, 0.1)
+        postgres.sql("postgres", kill)
+        assert await running_call == expected
+
+    async def body(transaction: Transaction) -> None:
+        await transaction.execute("INSERT INTO t VALUES (1)")
+        postgres.sql("postgres", kill)
+        await transaction.execute("INSERT INTO t VALUES (2)")
+
+    error = await failure_of(behind_proxy.transaction("test.killed", body))
+    assert type(error) is DatabaseUnavailable
+    assert await ids(behind_proxy) == []
 
 
 async def test_a_client_started_before_the_server_waits_for_it(

@@ -132,7 +132,8 @@ async def test_the_first_start_makes_a_durable_database_and_stop_leaves_nothing_
     answer = await ask(
         parameters,
         "SELECT current_setting('fsync'), current_setting('full_page_writes'),"
-        " current_setting('data_checksums'), current_setting('server_encoding'), current_setting('listen_addresses'), lower('ÄÖ')",
+        " current_setting('data_checksums'), current_setting('server_encoding'),"
+        " current_setting('listen_addresses'), lower('ÄÖ')",
     )
     assert answer == [("on", "on", "on", "UTF8", "", "äö")]
     assert server.pid is not None

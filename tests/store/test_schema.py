@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, gatherResults
 
-from relaymail.store.database import Database
+from relaymail.store.database import Database, Transaction
 from relaymail.store.schema import (
+    MIGRATION_LOCK,
     PublicTablesConflict,
     SchemaTooNew,
     migrations,
@@ -283,6 +284,30 @@ async def test_an_index_we_may_not_make_stops_nothing(
         await client.stop()
         await empty.execute("test.owned", f'DROP OWNED BY "{role}" CASCADE')
         postgres.sql("postgres", f'DROP ROLE "{role}"')
+
+
+async def test_an_upgrade_may_wait_longer_than_a_statement(
+    empty_database_parameters: dict[str, str],
+) -> None:
+    first, second = (
+        Database(empty_database_parameters, reactor=reactor, statement_timeout=0.3) for _ in range(2)
+    )
+    first.start()
+    second.start()
+    try:
+
+        async def occupy(transaction: Transaction) -> None:
+            await transaction.query("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
+            waiting.append(Deferred.fromCoroutine(upgrade(second, standalone=False)))
+            await transaction.query("SELECT set_config('statement_timeout', '5s', true)")
+            await transaction.query("SELECT pg_sleep(0.6)")
+
+        waiting: list[Deferred[list[str]]] = []
+        await first.transaction("test.occupy", occupy, timeout=5.0)
+        assert await waiting[0] == STEPS
+    finally:
+        await first.stop()
+        await second.stop()
 
 
 async def test_every_step_is_recorded_with_its_text(database: Database) -> None:

@@ -235,6 +235,10 @@ class EmbeddedPostgres:
                 "embedded.look", "SELECT FROM pg_database WHERE datname = %s", (DATABASE,)
             ):
                 await database.execute("embedded.create", f"CREATE DATABASE {DATABASE}")
+                # The detail of an error in the log could quote somebody's address
+                await database.execute(
+                    "embedded.terse", f"ALTER DATABASE {DATABASE} SET log_error_verbosity = terse"
+                )
         except DatabaseError as error:
             reason = database.refused or str(error)
             raise EmbeddedPostgresError(f"The embedded PostgreSQL cannot be used: {reason}") from error

@@ -30,7 +30,7 @@ __all__ = [
 
 log = Logger()
 
-_LOCK = 0x72656C61796D6169
+MIGRATION_LOCK = 0x72656C61796D6169
 """Key of the advisory lock under which one host at a time migrates: "relaymai" in ASCII."""
 
 MIGRATION_TIMEOUT = 600.0
@@ -159,7 +159,7 @@ def _refuse_newer(applied: set[int], known: list[Migration]) -> None:
 
 async def _apply(transaction: Transaction, migration: Migration, known: list[Migration]) -> bool:
     """Run one step unless another host has done so while we waited for the lock."""
-    await transaction.query("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+    await _take_turn(transaction)
     await transaction.execute("CREATE SCHEMA IF NOT EXISTS relaymail")
     await transaction.execute(
         "CREATE TABLE IF NOT EXISTS relaymail.schema_migration ("
@@ -180,8 +180,15 @@ async def _apply(transaction: Transaction, migration: Migration, known: list[Mig
 
 
 async def _create_public(transaction: Transaction) -> bool:
-    await transaction.query("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+    await _take_turn(transaction)
     return await public.create(transaction)
+
+
+async def _take_turn(transaction: Transaction) -> None:
+    """One host at a time, until the end of the transaction, whose statements may take their time."""
+    limit = f"{MIGRATION_TIMEOUT:.0f}s"
+    await transaction.query("SELECT set_config('statement_timeout', %s, true)", (limit,))
+    await transaction.query("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
 
 
 async def _create_indexes(database: Database) -> list[str]:
@@ -190,7 +197,7 @@ async def _create_indexes(database: Database) -> list[str]:
     for index in public.INDEXES:
 
         async def step(transaction: Transaction, index: public.Index = index) -> bool:
-            await transaction.query("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+            await _take_turn(transaction)
             return await public.create_index(transaction, index)
 
         try:
