@@ -7,13 +7,27 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from relaymail.dns import Resolver
+from relaymail.health import HealthMonitor
+from relaymail.health.checks import (
+    certificate_check,
+    connection_pool_check,
+    database_check,
+    disk_space_check,
+    dns_mx_check,
+    memory_check,
+    smtp_check,
+)
 from relaymail.hosting.authenticator import Authenticator
 from relaymail.hosting.login_limiter import FailedLoginLimiter
 from relaymail.hosting.session import Hosting
 from relaymail.settings import Settings
 from relaymail.smtp.policy import Limits, ListenerName, Policy, Timeouts
+from relaymail.smtp.probe import ProbeRegistry
 from relaymail.smtp.reply import Reply
+from relaymail.smtp.tls import ServerTLS
 from relaymail.store.accounts import Accounts
+from relaymail.store.database import Database
 from relaymail.store.messages import MessageStore
 from relaymail.telemetry import Metrics
 
@@ -108,6 +122,40 @@ def login_limiter(settings: Settings, reactor: Any) -> FailedLoginLimiter:
         limit.lockout_window,
         limit.base_backoff_delay,
         limit.max_backoff_delay,
+    )
+
+
+def health_monitor(
+    settings: Settings,
+    database: Database,
+    metrics: Metrics,
+    *,
+    submission: Callable[[], tuple[str, int] | None],
+    has_submission: bool,
+    tls: Callable[[], ServerTLS | None],
+    probes: ProbeRegistry,
+    reactor: Any,
+) -> HealthMonitor:
+    """The checks that this configuration has."""
+    resolver = Resolver(
+        [str(server) for server in settings.dns.servers or ()],
+        reactor=reactor,
+        trusted=settings.dns.trusted_validator,
+    )
+    found = [
+        database_check(database),
+        smtp_check(submission, probes=probes, reactor=reactor) if has_submission else None,
+        dns_mx_check(resolver, settings.health_check.dns_test_domain),
+        certificate_check(tls) if tls() is not None else None,
+        connection_pool_check(database, clock=reactor),
+        disk_space_check(settings.data.directory, reactor=reactor),
+        memory_check(),
+    ]
+    return HealthMonitor(
+        [check for check in found if check is not None],
+        ready=settings.health_check.ready_checks,
+        clock=reactor,
+        record=metrics.check_finished,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -11,12 +12,14 @@ from typing import Any, NoReturn
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 
 from relaymail import assembly, demo
+from relaymail.health import HealthMonitor, HealthServer
 from relaymail.hosting.authenticator import Authenticator
 from relaymail.hosting.room import Room
 from relaymail.hosting.session import Hosting, MXSession, SubmissionSession
@@ -101,13 +104,13 @@ class Host(Service):
         """Log in our own format, unless twistd was told of a log of its own."""
         if hasattr(parent, "setComponent"):
             parent.setComponent(ILogObserver, observer(self._settings.logging, sys.stdout))
-        super().setServiceParent(parent)
+        Service.setServiceParent(self, parent)
 
     # Start
 
     def privilegedStartService(self) -> None:
         """Before the uid drops: ports, certificate."""
-        super().privilegedStartService()
+        Service.privilegedStartService(self)
         smtp = self._settings.smtp
         try:
             if smtp.certificate_path is not None:
@@ -143,7 +146,7 @@ class Host(Service):
 
     def startService(self) -> None:
         """Start everything, in order; what fails for good ends the process with a sentence."""
-        super().startService()
+        Service.startService(self)
         self._reactor.callWhenRunning(self._handle_signals)
         self._starting = Deferred.fromCoroutine(self._start())
         self._starting.addErrback(self._failed_to_start)
@@ -180,6 +183,7 @@ class Host(Service):
             room=room.refusal,
             stored=notifier.hint,
         )
+        monitor = self._start_health(database, telemetry.metrics)
         self._preparing = Deferred.fromCoroutine(self._prepare(database, notifier))
         self._preparing.addErrback(self._failed_to_start)
         self._stops.append(("preparation", self._stop_preparing))
@@ -187,6 +191,8 @@ class Host(Service):
             # Ours is there in a moment; clients wait for the greeting rather than be sent away
             await self._preparing
         await self._start_listeners(hosting, telemetry.metrics, spool)
+        monitor.start()
+        _tune_garbage_collection()
         log.info(
             "relaymail is up: {listeners}", listeners=", ".join(name for name, _, _ in self._listeners())
         )
@@ -274,6 +280,37 @@ class Host(Service):
         retention.start()
         self._stops.append(("retention", retention.stop))
 
+    def _start_health(self, database: Database, metrics: Metrics) -> HealthMonitor:
+        """Open the health port; the checks begin by themselves once there is something to look at."""
+        settings = self._settings
+        monitor = assembly.health_monitor(
+            settings,
+            database,
+            metrics,
+            submission=self._submission,
+            has_submission=any(name == "submission" for name, _, _ in self._listeners()),
+            tls=lambda: self._tls,
+            probes=self._probes,
+            reactor=self._reactor,
+        )
+        url = settings.health_check.url
+        server = HealthServer(monitor, url.host, url.port, reactor=self._reactor)
+        try:
+            server.start()
+        except CannotListenError as error:
+            why = f"HealthCheck:Url: cannot listen on {url}: {error.socketError}"
+            raise StartError(why, EX_UNAVAILABLE) from error
+        self._stops.append(("health port", server.stop))
+        self._stops.append(("health checks", _awaited(monitor.stop)))
+        return monitor
+
+    def _submission(self) -> tuple[str, int] | None:
+        """Where submission listens right now."""
+        for port in self._ports.get("submission", ()):
+            address = port.getHost()
+            return address.host, address.port
+        return None
+
     async def _prepare(self, database: Database, notifier: Notifier) -> None:
         """Wait for the database and its tables, bringing ours up to date; then mail can be taken."""
         said = ""
@@ -342,7 +379,7 @@ class Host(Service):
 
     def stopService(self) -> Deferred[None]:
         """Stop what has started, last first: listeners and sessions, then what stores, then the database."""
-        super().stopService()
+        Service.stopService(self)
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
@@ -418,6 +455,12 @@ class Host(Service):
     def _crash_after_reply(self) -> None:
         if self._settings.debug.crash_point == "after-reply":
             self._reactor.callLater(REPLY_LEAVES, self._crash, "after-reply")
+
+
+def _tune_garbage_collection() -> None:
+    """What was made at the start stays: look at it no more, and at the rest less often (7 % of the CPU)."""
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
 
 
 def _awaited(stop: Callable[[], None]) -> Callable[[], Awaitable[None]]:

@@ -109,6 +109,7 @@ class ESMTPServer(Protocol):
         self._output_blocked = False
         self._content_blocked = False
         self._paused = False
+        self._deciding: Deferred[Reply] | None = None
         self._timer: Any = None
         self._deadline = 0.0
         self._content_began = 0.0
@@ -275,16 +276,16 @@ class ESMTPServer(Protocol):
         else:
             self._wait_for(outcome)
 
-    def _wait_for(self, deciding: Coroutine[Any, Any, Reply], limit: float | None = None) -> None:
+    def _wait_for(self, deciding: Coroutine[Any, Any, Reply]) -> None:
         self._busy = True
-        deciding_soon: Deferred[Reply] = Deferred.fromCoroutine(deciding)
-        if limit is not None:
-            deciding_soon.addTimeout(limit, self._reactor)
-        deciding_soon.addErrback(self._unforeseen)
-        deciding_soon.addCallback(self._decided)
+        self._wait(self._policy.timeouts.store)
+        self._deciding = Deferred.fromCoroutine(deciding)
+        self._deciding.addErrback(self._unforeseen)
+        self._deciding.addCallback(self._decided)
 
     def _decided(self, answer: Reply) -> None:
         self._busy = False
+        self._deciding = None
         if self._closing:
             return
         self._stored = self.dialogue.messages > self._messages
@@ -313,7 +314,7 @@ class ESMTPServer(Protocol):
         waiting, rest = self.dialogue.content(data)
         if rest is not None:
             self._at -= len(rest)
-            self._wait_for(self.dialogue.end_of_content(), self._policy.timeouts.store)
+            self._wait_for(self.dialogue.end_of_content())
         elif waiting is not None:
             self._content_blocked = True
             waiting.addBoth(self._content_unblocked)
@@ -470,7 +471,9 @@ class ESMTPServer(Protocol):
         """Set the deadline. There is one timer a session, and it is moved only when the deadline comes
         nearer."""
         now = self._reactor.seconds()
-        self._deadline = min(now + seconds, self._began + self._policy.timeouts.session)
+        self._deadline = now + seconds
+        if not self._busy:
+            self._deadline = min(self._deadline, self._began + self._policy.timeouts.session)
         if self._timer is None or self._timer.getTime() > self._deadline:
             self._set_timer(self._deadline - now)
 
@@ -484,11 +487,13 @@ class ESMTPServer(Protocol):
         now = self._reactor.seconds()
         if self._closing or (self._policy.implicit_tls and self.peer.tls is None):
             self.abort()
-        elif self._busy:
-            # Not the client's fault, and bounded by itself
-            self._set_timer(self._policy.timeouts.command)
         elif now < self._deadline:
             self._set_timer(self._deadline - now)
+        elif self._busy:
+            # Our own work takes too long: give it up, which is answered 451
+            self._set_timer(self._policy.timeouts.store)
+            if self._deciding is not None:
+                self._deciding.cancel()
         elif now >= self._began + self._policy.timeouts.session:
             self._send(reply.SESSION_TOO_LONG)
         else:

@@ -1,0 +1,110 @@
+"""A Postfix on its own port and folders: the peer the host is measured against."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+MAIN = """\
+compatibility_level = 3.6
+queue_directory = {folder}/queue
+data_directory = {folder}/data
+maillog_file = {folder}/log
+maillog_file_prefixes = {folder}
+mydestination = example.test
+local_transport = discard
+default_transport = discard
+local_recipient_maps =
+alias_maps =
+mynetworks = 127.0.0.0/8
+inet_interfaces = loopback-only
+inet_protocols = ipv4
+smtpd_relay_restrictions = permit_mynetworks, reject
+smtpd_client_connection_count_limit = 0
+default_process_limit = 120
+"""
+
+MASTER = """\
+127.0.0.1:{port} inet n - n - - smtpd
+pickup unix n - n 60 1 pickup
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+tlsmgr unix - - n 1000? 1 tlsmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+verify unix - - n - 1 verify
+flush unix n - n 1000? 0 flush
+proxymap unix - - n - - proxymap
+discard unix - - n - - discard
+error unix - - n - - error
+retry unix - - n - - error
+anvil unix - - n - 1 anvil
+scache unix - - n - 1 scache
+postlog unix-dgram n - n - 1 postlogd
+"""
+
+
+class Postfix:
+    """Accepts for ``example.test`` with the discard transport: queue file, fsync, then away with it."""
+
+    name = "Postfix"
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.port = port
+        self._folder = folder
+        self._config = folder / "etc"
+
+    def start(self) -> None:
+        """Start it; needs root and Debian's ``postfix`` package."""
+        if shutil.which("postfix") is None:
+            raise SystemExit(
+                "Postfix is not installed (Debian: apt-get install --no-install-recommends postfix)"
+            )
+        self._folder.chmod(0o755)
+        for part in ("etc", "queue", "data"):
+            (self._folder / part).mkdir(parents=True)
+        shutil.chown(self._folder / "data", "postfix")
+        (self._config / "main.cf").write_text(MAIN.format(folder=self._folder))
+        (self._config / "master.cf").write_text(MASTER.format(port=self.port))
+        self._postfix("start")
+        wait_for_port(self.port)
+
+    def stop(self) -> None:
+        """Stop it and wait until it is gone."""
+        self._postfix("stop")
+
+    def _postfix(self, command: str) -> None:
+        done = subprocess.run(
+            ["postfix", "-c", str(self._config), command], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            log = self._folder / "log"
+            raise SystemExit(f"postfix {command}: {done.stderr}{log.read_text() if log.exists() else ''}")
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port
+
+
+def wait_for_port(port: int, seconds: float = 60.0) -> None:
+    """Wait until somebody greets there."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=5.0) as connection:
+                if connection.recv(4) == b"220 ":
+                    connection.sendall(b"QUIT\r\n")
+                    connection.recv(100)
+                    return
+        except OSError:
+            pass
+        time.sleep(0.05)
+    raise SystemExit(f"nobody listens on port {port} after {seconds:g} s")

@@ -1,0 +1,67 @@
+"""Our host on its own ports and folder, with an embedded PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.bench.postfix import free_port, wait_for_port
+
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+class Relaymail:
+    """``twistd -n relaymail --demo``."""
+
+    name = "relaymail"
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.port = port
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it takes mail."""
+        settings = {
+            "Smtp__Mx__Port": str(self.port),
+            "Smtp__Port": str(free_port()),
+            "Smtp__SecurePort": "0",
+            "HealthCheck__Url": f"http://localhost:{free_port()}",
+            "Smtp__Limits__MessagesPerSession": "0",
+        }
+        command = [str(Path(sys.executable).parent / "twistd"), "-n", "relaymail", "--demo"]
+        self._folder.mkdir(parents=True)
+        with open(self._folder / "log", "wb") as log:
+            self._process = subprocess.Popen(
+                [*command, "--data", str(self._folder / "data")],
+                env={**os.environ, **settings},
+                stdout=log,
+                stderr=log,
+            )
+        wait_for_port(self.port)
+
+    def stop(self) -> None:
+        """Stop it and wait until it is gone."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(60)
+
+    def cpu(self) -> tuple[float, float]:
+        """Seconds of CPU used so far: by the host, and by PostgreSQL."""
+        assert self._process is not None
+        postmaster = int((self._folder / "data/postgres/postmaster.pid").read_text().split()[0])
+        children = subprocess.run(
+            ["pgrep", "-P", str(postmaster)], capture_output=True, text=True, check=False
+        ).stdout.split()
+        return _cpu(self._process.pid), sum(_cpu(int(pid)) for pid in [postmaster, *children])
+
+
+def _cpu(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / TICK
