@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ from twisted.internet.defer import Deferred, maybeDeferred
 
 from relaymail.smtp.content import SLICE, Content, DataReader, SpoolError
 
-PIECES = st.lists(st.sampled_from([b"\r", b"\n", b".", b"\r\n", b"a", b"\0", b"\r\n.", b"..", b"text"]), max_size=30)
+PIECES = st.lists(
+    st.sampled_from([b"\r", b"\n", b".", b"\r\n", b"a", b"\0", b"\r\n.", b"..", b"text"]), max_size=30
+)
 
 
 def read(chunks: list[bytes]) -> tuple[bytes, bytes | None, DataReader]:
@@ -34,7 +38,9 @@ def stuffed(text: bytes) -> bytes:
 
 
 @given(PIECES, PIECES)
-def test_what_was_stuffed_comes_back_and_what_follows_is_left(pieces: list[bytes], after: list[bytes]) -> None:
+def test_what_was_stuffed_comes_back_and_what_follows_is_left(
+    pieces: list[bytes], after: list[bytes]
+) -> None:
     text = b"".join(pieces) + (b"\r\n" if pieces else b"")
     behind = b"".join(after)
     content, rest, _ = read([stuffed(text) + behind])
@@ -46,7 +52,7 @@ def test_what_was_stuffed_comes_back_and_what_follows_is_left(pieces: list[bytes
 def test_the_result_does_not_depend_on_how_bytes_are_cut(pieces: list[bytes], cuts: list[int]) -> None:
     data = b"".join(pieces) + b"\r\n.\r\nQUIT\r\n"
     places = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
-    chunks = [data[a:b] for a, b in zip(places, places[1:], strict=False)]
+    chunks = [data[a:b] for a, b in itertools.pairwise(places)]
     whole, cut = read([data]), read(chunks)
     assert cut[:2] == whole[:2]
     assert cut[2].bare_newline == whole[2].bare_newline
@@ -56,7 +62,17 @@ def test_the_result_does_not_depend_on_how_bytes_are_cut(pieces: list[bytes], cu
 
 @pytest.mark.parametrize(
     "end",
-    [b"\n.\n", b"\n.\r\n", b"\r.\r", b"\r\n.\n", b"\r\n.\r", b"\r.\r\n", b"\r\n\0.\r\n", b"\r\n.\0\r\n", b"\r\n.\r\0\n"],
+    [
+        b"\n.\n",
+        b"\n.\r\n",
+        b"\r.\r",
+        b"\r\n.\n",
+        b"\r\n.\r",
+        b"\r.\r\n",
+        b"\r\n\0.\r\n",
+        b"\r\n.\0\r\n",
+        b"\r\n.\r\0\n",
+    ],
 )
 def test_nothing_but_crlf_dot_crlf_ends_the_data(end: bytes) -> None:
     content, rest, _ = read([b"text" + end + b"more\r\n.\r\n"])
@@ -115,7 +131,7 @@ async def test_a_large_message_goes_to_a_file_and_comes_back(tmp_path: Path) -> 
     assert bytes(content.map()) == whole
     assert content.backlog == 0
     content.close()
-    assert list(tmp_path.iterdir()) == []
+    assert os.listdir(tmp_path) == []
 
 
 async def test_the_sender_is_held_while_the_file_is_slow(tmp_path: Path) -> None:
