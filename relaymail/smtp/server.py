@@ -138,7 +138,15 @@ class ESMTPServer(Protocol):
         self._direct = isinstance(self.transport, Connection)
         self._around.observer.connection_opened(self._policy.listener)
         timeouts = self._policy.timeouts
-        self._wait(timeouts.handshake if self._policy.implicit_tls else timeouts.command)
+        if self._policy.implicit_tls:
+            # What is written before the handshake is held back, and held-back output would stop the reading
+            # that the handshake needs
+            self._wait(timeouts.handshake)
+        else:
+            self._wait(timeouts.command)
+            self._greet()
+
+    def _greet(self) -> None:
         self._send(self._opening or reply.greeting(self._policy.server_name))
         self._flush()
 
@@ -146,6 +154,8 @@ class ESMTPServer(Protocol):
         """TLS is up: from here on the session is a protected one."""
         self.peer.tls = TLSFacts(*(describe_connection(self.transport) or ("TLS", "")))
         self._await_input()
+        if self._policy.implicit_tls and not self._closing:
+            self._greet()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Let go of everything; a message being stored goes on by itself."""
