@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 
 KIB: Final = 1024
 SLICE: Final = 64 * KIB
-"""Octets looked at in one go; no slice may hold a line longer than the limit for a line unseen."""
+"""Octets looked at in one go."""
 
 _TERMINATOR: Final = b"\r\n.\r\n"
 
@@ -35,11 +35,12 @@ class DataReader:
         self._carry = b"\r\n"
         self._started = False
         self._line = 0
-        self._line_limit = line_limit
+        self._line_limit = line_limit + 1
+        """With the CR, which is counted along."""
         self.bare_newline = False
         """Whether a CR or LF stood alone."""
         self.long_line = False
-        """Whether a line was longer than the limit."""
+        """Whether a line was longer than the limit, its line end and a dot stuffed into it not counted."""
 
     def feed(self, data: bytes) -> tuple[bytes, bytes | None]:
         """Take the next bytes (at most :data:`SLICE`) and return content, and what is behind the end.
@@ -67,9 +68,9 @@ class DataReader:
         ends = data.count(b"\r\n")
         if data.count(b"\n") != ends or data.count(b"\r") != ends:
             self.bare_newline = True
-        self._measure_lines(data)
         if b"\r\n." in data:
             data = data.replace(b"\r\n.", b"\r\n")
+        self._measure_lines(data)
         if not self._started:
             self._started = True
             data = data[2:]
@@ -83,10 +84,12 @@ class DataReader:
             self._line += first
             if self._line > self._line_limit:
                 self.long_line = True
-            self._line = len(data) - data.rfind(b"\n") - 1
-        if self._line > self._line_limit or (
-            self._line_limit < SLICE and _longest_line(data) > self._line_limit
-        ):
+            last = data.rfind(b"\n")
+            # Only where there is room for a line that is too long between them is it worth a look
+            if last - first > self._line_limit and _longest_line(data) > self._line_limit:
+                self.long_line = True
+            self._line = len(data) - last - 1
+        if self._line > self._line_limit:
             self.long_line = True
 
 
