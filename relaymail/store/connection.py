@@ -125,6 +125,7 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
         self._on_lost = on_lost
         self._on_notify = on_notify
         self._ready = False
+        self._sending = False
         self._descriptor: int | None = None
         self._cursor: Any = None
         self._answer: Deferred[Answer] | None = None
@@ -218,7 +219,9 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
         self._cursor = cursor
         answer: Deferred[Answer] = Deferred(self._cancelled)
         self._answer = answer
+        self._sending = True
         self._advance()
+        self._sending = False
         return answer
 
     def set_deadline(self, at: float) -> None:
@@ -249,13 +252,23 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
             if self._connection.closed or isinstance(translated, DatabaseUnavailable):
                 self._lose(translated)
             else:
-                self._fire(_failure(translated))
+                self._settle(_failure(translated))
             return
         if state == _POLL_OK:
-            answer = Answer(self._cursor)
-            self._fire(answer)
+            self._settle(Answer(self._cursor))
         elif state == _POLL_WRITE:
             self.reactor.addWriter(self)
+
+    def _settle(self, result: Any) -> None:
+        if self._sending:
+            # The server was quicker than we are; who waits must not be called back from within its own call
+            self.reactor.callLater(0, self._fire_if_due, self._answer, result)
+        else:
+            self._fire(result)
+
+    def _fire_if_due(self, answer: Deferred[Answer], result: Any) -> None:
+        if answer is self._answer:
+            self._fire(result)
 
     def _fire(self, result: Any) -> None:
         answer, self._answer, self._cursor = self._answer, None, None

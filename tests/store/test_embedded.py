@@ -170,10 +170,21 @@ async def test_psql_takes_the_url(folder: Path, servers: list[EmbeddedPostgres])
     assert running_parameters(folder) == server.parameters
 
 
-async def test_a_path_too_long_for_a_socket_still_works(
+async def test_blanks_and_quotes_in_the_path_do_no_harm(
     folder: Path, servers: list[EmbeddedPostgres]
 ) -> None:
-    server = EmbeddedPostgres(folder / ("long" * 30), reactor=reactor)
+    server = EmbeddedPostgres(folder / "é \"'%\\ #", reactor=reactor)
+    servers.append(server)
+    parameters = await server.start()
+    assert await ask(parameters, "SELECT 1") == [(1,)]
+    assert Path(parameters["host"]).parent == folder / "é \"'%\\ #"
+
+
+@pytest.mark.parametrize("name", ["long" * 30, "a,b"])
+async def test_a_path_that_will_not_do_for_a_socket_still_works(
+    folder: Path, servers: list[EmbeddedPostgres], name: str
+) -> None:
+    server = EmbeddedPostgres(folder / name, reactor=reactor)
     servers.append(server)
     parameters = await server.start()
     assert await ask(parameters, "SELECT 1") == [(1,)]

@@ -21,18 +21,21 @@ import psycopg2
 from relaymail.store.embedded.binaries import find_binaries
 from relaymail.store.embedded.cluster import PORT, SETTINGS, USER, initdb_command, server_command
 from relaymail.store.embedded.identity import choose_identity, command
+from relaymail.store.embedded.postmaster import find_running, is_alive
 
 START_LIMIT = 30.0
 _MEMORY = Path("/dev/shm")
+_PREFIX = "relaymail-tests-"
 
 
 class PostgresServer:
     """One server with its own throw-away data folder."""
 
     def __init__(self, settings: Mapping[str, str] = SETTINGS) -> None:
-        place = _MEMORY if os.access(_MEMORY, os.W_OK | os.X_OK) else None
+        place = _MEMORY if os.access(_MEMORY, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
+        _remove_leftovers(place)
         self._settings = dict(settings)
-        self._folder = Path(tempfile.mkdtemp(prefix="relaymail-tests-", dir=place))
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=place))
         self._binaries = find_binaries()
         self._data = self._folder / "data"
         self._identity = choose_identity(self._data)
@@ -148,6 +151,18 @@ class PostgresServer:
         except psycopg2.OperationalError:
             return False
         return True
+
+
+def _remove_leftovers(place: Path) -> None:
+    """End and remove the servers of test runs that were killed."""
+    for folder in place.glob(f"{_PREFIX}*"):
+        owner = folder.name.removeprefix(_PREFIX).split("-")[0]
+        if not owner.isdigit() or is_alive(int(owner)) or not os.access(folder, os.W_OK):
+            continue
+        running = find_running(folder / "data")
+        if running is not None:
+            os.kill(running.pid, signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _children(pid: int) -> list[int]:

@@ -56,9 +56,13 @@ class Folder:
         return self.root / "relaymail.lock"
 
     def sockets(self, identity: Identity) -> Path:
-        """The folder of the socket: in here, or a short one in ``/tmp`` where the path would be too long."""
+        """The folder of the socket: in here, or a plain one in ``/tmp`` where this path would not do.
+
+        It may be too long, or hold what separates hosts for libpq or lines in ``postmaster.pid``.
+        """
         folder = self.root / "run"
-        if len(os.fsencode(folder / f".s.PGSQL.{PORT}.lock")) <= SOCKET_PATH_LIMIT:
+        short = len(os.fsencode(folder / f".s.PGSQL.{PORT}.lock")) <= SOCKET_PATH_LIMIT
+        if short and not set(str(folder)) & set(",\r\n"):
             return folder
         digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
         return Path(f"/tmp/relaymail-{identity.uid}-{digest}")  # noqa: S108  (owner and mode are verified)
