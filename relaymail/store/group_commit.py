@@ -68,6 +68,8 @@ class GroupCommit(Generic[T, R]):
             batch = self._next_batch()
             results = await self._commit([item for item, _, _ in batch])
             for (_, done, _), result in zip(batch, results, strict=True):
+                if done.called:
+                    continue  # Cancelled in flight: nobody waits for the answer any more
                 if isinstance(result, Exception):
                     done.errback(result)
                 else:

@@ -36,6 +36,7 @@ class MessageStore:
     """Accepts messages.
 
     :param run: runs a function in a thread and returns a Deferred.
+    :param timeout: seconds for one batch.
     :param crash: called at ``before-insert``, ``before-commit`` and ``after-commit``; tests kill the process
     there.
     """
@@ -46,11 +47,13 @@ class MessageStore:
         *,
         reactor: Any,
         run: Callable[..., Any],
+        timeout: float = BATCH_TIMEOUT,
         crash: Callable[[str], None] = lambda point: None,
     ) -> None:
         self._database = database
         self._reactor = reactor
         self._run = run
+        self._timeout = timeout
         self._crash = crash
         self._group: GroupCommit[Record, UUID] = GroupCommit(
             self._commit, lambda record: record.content.size, reactor.seconds
@@ -71,16 +74,16 @@ class MessageStore:
         before = self._in_doubt.get(record.fingerprint)
         if before is not None:
             record = replace(record, id=before)
-        if record.content.memory() is None:
-            stored = await self._alone(record)
-        else:
-            try:
+        try:
+            if record.content.memory() is None:
+                stored = await self._alone(record)
+            else:
                 stored = await self._group.add(record)
-            except BaseException as error:
-                if not isinstance(error, DatabaseError):
-                    # Cancelled, perhaps in flight
-                    self._remember(record)
-                raise
+        except BaseException as error:
+            if not isinstance(error, DatabaseError):
+                # Cancelled, perhaps in flight
+                self._remember(record)
+            raise
         self._in_doubt.pop(record.fingerprint, None)
         return stored
 
@@ -186,7 +189,7 @@ class MessageStore:
                 await transaction.execute(statement, parameters)
 
         await self._database.transaction(
-            "messages.accept", body, timeout=BATCH_TIMEOUT, before_commit=lambda: self._crash("before-commit")
+            "messages.accept", body, timeout=self._timeout, before_commit=lambda: self._crash("before-commit")
         )
         self._crash("after-commit")
 

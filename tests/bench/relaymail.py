@@ -56,7 +56,8 @@ class Relaymail:
         children = subprocess.run(
             ["pgrep", "-P", str(postmaster)], capture_output=True, text=True, check=False
         ).stdout.split()
-        return _cpu(self._process.pid), sum(_cpu(int(pid)) for pid in [postmaster, *children])
+        postgres = [postmaster, *(int(pid) for pid in children)]
+        return _cpu(self._process.pid), sum(_cpu(pid) for pid in postgres)
 
 
 def _cpu(pid: int) -> float:

@@ -147,10 +147,12 @@ async def test_the_sender_is_held_while_the_file_is_slow(tmp_path: Path) -> None
     assert content.write(b"x" * 500) is None
     held = content.write(b"x" * 600)
     assert held is not None
-    assert not held.called
+    released: list[object] = []
+    held.addCallback(released.append)
+    assert released == []
     done, function, arguments = jobs.pop()
     done.callback(function(*arguments))
-    assert held.called
+    assert released == [None]
     content.close()
 
 

@@ -68,7 +68,7 @@ def test_a_message_is_taken_and_its_id_returned(talk: Talk) -> None:
 def test_ehlo_lists_what_the_listener_can_in_one_write(talk: Talk) -> None:
     t = talk(hello=False)
     writes: list[bytes] = []
-    t.transport.write = writes.append  # type: ignore[method-assign,assignment]
+    t.transport.write = writes.append  # type: ignore[method-assign]
     t.send(b"EHLO client.example.org\r\n")
     assert writes == [
         b"250-mx.example.test\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n"
