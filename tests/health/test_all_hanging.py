@@ -31,8 +31,8 @@ LIMIT = 0.6
 
 
 @pytest.fixture
-def frozen(postgres: PostgresServer) -> Iterator[PostgresServer]:
-    """The server; it goes on after the test."""
+def frozen(postgres: PostgresServer, database: Database) -> Iterator[PostgresServer]:
+    """The server; it goes on after the test, before the database is dropped."""
     yield postgres
     postgres.thaw()
 

@@ -25,11 +25,12 @@ async def test_a_running_database_is_healthy(database: Database) -> None:
 
 
 @pytest.fixture
-def running(postgres: PostgresServer) -> Iterator[PostgresServer]:
-    """The server; it runs again after the test."""
+def running(postgres: PostgresServer, database: Database) -> Iterator[PostgresServer]:
+    """The server; it runs again after the test, and before the database is dropped."""
     yield postgres
     postgres.thaw()
-    postgres.start()
+    if postgres.stopped:
+        postgres.start()
 
 
 async def test_a_stopped_database_is_unhealthy_until_it_is_back(

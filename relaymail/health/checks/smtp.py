@@ -126,7 +126,7 @@ class _Probe(Protocol):
         self._received += data[:LONGEST_GREETING]
         complete = self._received.split(b"\n")[:-1]
         last = next((line for line in complete if line[3:4] != b"-"), None)
-        if last is not None or len(self._received) > LONGEST_GREETING:
+        if last is not None or len(self._received) >= LONGEST_GREETING:
             self.greeting.callback((complete or [self._received])[0].rstrip(b"\r"))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
