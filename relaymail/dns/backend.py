@@ -15,7 +15,6 @@ from typing import Any, Generic, TypeVar
 
 import dns.exception
 from dns import _asyncbackend as asyncbackend  # dns.asyncbackend, which does not export them to type checkers
-from twisted.internet import udp
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
@@ -108,21 +107,8 @@ class _UDPProtocol(DatagramProtocol):
         self._arrivals.fail(ConnectionRefusedError("nothing listens there"))
 
     def stopProtocol(self) -> None:
-        # The epoll reactor closes a socket with an error pending: with it ECONNREFUSED arrives here
+        # The epoll reactor closes a socket that has an error pending: ECONNREFUSED and its kin arrive here
         self._arrivals.fail(OSError("the socket was closed"))
-
-    def failed(self, error: OSError) -> None:
-        self._arrivals.fail(error)
-
-
-class _UDPPort(udp.Port):
-    """Hands errors of the network, such as EHOSTUNREACH, to the protocol; Twisted would only log them."""
-
-    def doRead(self) -> None:
-        try:
-            super().doRead()  # type: ignore[no-untyped-call]
-        except OSError as error:
-            self.protocol.failed(error)
 
 
 class DatagramSocket(asyncbackend.DatagramSocket):
@@ -134,10 +120,9 @@ class DatagramSocket(asyncbackend.DatagramSocket):
         super().__init__(family, socket.SOCK_DGRAM)
         self._arrivals: _Arrivals[bytes] = _Arrivals(reactor)
         self._peer: Any = destination
-        protocol = _UDPProtocol(self._arrivals)
-        make_port: Any = _UDPPort
-        self._port = make_port(source[1], protocol, source[0], LARGEST_DATAGRAM, reactor)
-        self._port.startListening()
+        self._port = reactor.listenUDP(
+            source[1], _UDPProtocol(self._arrivals), interface=source[0], maxPacketSize=LARGEST_DATAGRAM
+        )
         try:
             self._port.connect(*destination)
         except BaseException:

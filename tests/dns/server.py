@@ -110,7 +110,7 @@ class _Stream(Int16StringReceiver):
     def stringReceived(self, string: bytes) -> None:
         reply = self._server.reply(string, "tcp")
         if reply is not None:
-            self.sendString(reply)  # type: ignore[no-untyped-call]
+            self.sendString(reply)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._server.streams.discard(self)

@@ -28,7 +28,7 @@ def a_failure(message: str = "it broke") -> Failure:
     try:
         raise ValueError(message)
     except ValueError:
-        return Failure()  # type: ignore[no-untyped-call]
+        return Failure()
 
 
 def test_a_line_has_time_level_namespace_and_message() -> None:

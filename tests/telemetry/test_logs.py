@@ -79,7 +79,7 @@ def test_errors_of_twisted_and_of_its_old_log_are_written(stream: io.StringIO) -
     try:
         raise ValueError("deep inside")
     except ValueError:
-        old_log.err(None, "It failed")  # type: ignore[no-untyped-call]
+        old_log.err(None, "It failed")
     Logger(namespace="twisted.web.http").warn("web warning")
     assert "It failed" in stream.getvalue()
     assert "ValueError: deep inside" in stream.getvalue()

@@ -30,11 +30,11 @@ class Collector(Resource):
     isLeaf = True
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.silent = False
         self.paths: list[bytes] = []
         self.exports: list[ExportMetricsServiceRequest] = []
-        site = Site(self)  # type: ignore[no-untyped-call]
+        site = Site(self)
         self.port: Any = reactor.listenTCP(0, site, interface="127.0.0.1")
         self.url = f"http://127.0.0.1:{self.port.getHost().port}"
 
