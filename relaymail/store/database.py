@@ -9,19 +9,14 @@ does. Connections are opened as they are needed, kept, and replaced when they ar
 
 from __future__ import annotations
 
-import random
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger
-
 from relaymail.store.connection import Answer, Connection, as_unavailable
-from relaymail.store.dialing import Dialer, ServerRefused
+from relaymail.store.dialing import Dialer
 from relaymail.store.errors import CommitUnknown, DatabaseError, DatabaseUnavailable
 from relaymail.store.listener import Listener
+from relaymail.store.pool import Pool, PoolUsage
 
 __all__ = [
     "CommitUnknown",
@@ -32,25 +27,9 @@ __all__ = [
     "Transaction",
 ]
 
-log = Logger()
-
 T = TypeVar("T")
 
 Observe = Callable[[str, float, BaseException | None], None]
-
-FIRST_WAIT = 0.1
-"""Seconds before the first new attempt to connect; doubled each time, with up to half of it in jitter."""
-LONGEST_WAIT = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class PoolUsage:
-    """Connections in use, open, allowed at most; calls that wait for one."""
-
-    active: int
-    open: int
-    maximum: int
-    waiting: int
 
 
 class Database:
@@ -74,48 +53,36 @@ class Database:
         observe: Observe | None = None,
     ) -> None:
         self._reactor = reactor
-        self._size = size
         self._limit = statement_timeout
         self._observe = observe
-        self._dialer = Dialer(parameters, reactor, connect_timeout, statement_timeout)
-        self._listener = Listener(self._dialer, reactor, connect_timeout)
-        self._running = False
-        self._open: set[Connection] = set()
-        self._idle: list[Connection] = []
-        self._waiters: deque[Deferred[Connection]] = deque()
-        self._serving = False
-        self._connecting: Deferred[None] | None = None
-        self._away_since: float | None = None
-        self.refused: str | None = None
-        """Why the server must not be used, as a sentence; None while nothing speaks against it."""
+        dialer = Dialer(parameters, reactor, connect_timeout, statement_timeout)
+        self._pool = Pool(dialer, reactor, size)
+        self._listener = Listener(dialer, reactor, connect_timeout)
 
     def start(self) -> None:
         """Begin connecting in the background, for as long as it takes."""
-        self._running = True
-        self._connect_if_needed()
+        self._pool.start()
         self._listener.start()
 
     async def stop(self) -> None:
         """Close everything. Calls that still run or wait fail with :class:`DatabaseUnavailable`."""
-        self._running = False
         await self._listener.stop()
-        if self._connecting is not None:
-            self._connecting.cancel()
-        while self._waiters:
-            self._waiters.popleft().errback(DatabaseUnavailable("the database client was stopped"))
-        for connection in list(self._open):
-            connection.close()
+        self._pool.stop()
 
     @property
     def usage(self) -> PoolUsage:
         """How much of the pool is in use right now."""
-        opened = len(self._open)
-        return PoolUsage(opened - len(self._idle), opened, self._size, len(self._waiters))
+        return self._pool.usage
 
     @property
     def available(self) -> bool:
         """Whether there is at least one open connection."""
-        return bool(self._open)
+        return self._pool.usage.open > 0
+
+    @property
+    def refused(self) -> str | None:
+        """Why the server must not be used, as a sentence; None while nothing speaks against it."""
+        return self._pool.refused
 
     async def query(
         self, name: str, sql: str, params: Sequence[object] = (), *, timeout: float | None = None
@@ -151,21 +118,21 @@ class Database:
         deadline = began + (self._limit if timeout is None else timeout)
         failure: BaseException | None = None
         try:
-            connection = await self._take(deadline)
+            connection = await self._pool.take(deadline)
             try:
                 return await connection.run(sql, params)
             except DatabaseUnavailable as error:
                 if not _only_reads(sql):
                     raise CommitUnknown(str(error), error.sqlstate) from None
-                if self._reactor.seconds() >= deadline or not self._running:
+                if self._reactor.seconds() >= deadline or not self._pool.running:
                     raise
             finally:
-                self._give(connection)
-            connection = await self._take(deadline)
+                self._pool.give(connection)
+            connection = await self._pool.take(deadline)
             try:
                 return await connection.run(sql, params)
             finally:
-                self._give(connection)
+                self._pool.give(connection)
         except BaseException as error:
             failure = error
             raise
@@ -196,7 +163,7 @@ class Database:
         deadline = began + (self._limit if timeout is None else timeout)
         failure: BaseException | None = None
         try:
-            transaction = Transaction(self, await self._take(deadline), deadline)
+            transaction = Transaction(self._pool, await self._pool.take(deadline), deadline)
             try:
                 result = await body(transaction)
                 if before_commit is not None:
@@ -210,7 +177,7 @@ class Database:
                 raise
             finally:
                 transaction._over = True
-                self._give(transaction._connection)
+                self._pool.give(transaction._connection)
             return result
         except BaseException as error:
             failure = error
@@ -232,137 +199,23 @@ class Database:
 
         :raises DatabaseUnavailable: no connection or no answer within ``timeout`` seconds.
         """
-        connection = await self._take(self._reactor.seconds() + timeout)
+        connection = await self._pool.take(self._reactor.seconds() + timeout)
         try:
             began: float = self._reactor.seconds()
             await connection.run("SELECT 1")
             took: float = self._reactor.seconds() - began
             return took
         finally:
-            self._give(connection)
-
-    async def _take(self, deadline: float) -> Connection:
-        """A connection of our own until :meth:`_give`; it closes itself at ``deadline``."""
-        if self._idle and not self._waiters:
-            connection = self._idle.pop()
-        else:
-            connection = await self._wait(deadline)
-        connection.set_deadline(deadline)
-        return connection
-
-    async def _wait(self, deadline: float) -> Connection:
-        if not self._running:
-            raise DatabaseUnavailable("the database client is not running")
-        if self.refused is not None and not self._open:
-            raise DatabaseUnavailable(self.refused)
-        waiter: Deferred[Connection] = Deferred(self._waiters.remove)
-        self._waiters.append(waiter)
-        timer = self._reactor.callLater(max(0.0, deadline - self._reactor.seconds()), self._too_late, waiter)
-        self._connect_if_needed()
-        try:
-            return await waiter
-        finally:
-            if timer.active():
-                timer.cancel()
-
-    def _too_late(self, waiter: Deferred[Connection]) -> None:
-        self._waiters.remove(waiter)
-        waiter.errback(DatabaseUnavailable("no connection became free before the deadline"))
-
-    def _give(self, connection: Connection) -> None:
-        connection.clear_deadline()
-        if not connection.alive:
-            return
-        self._idle.append(connection)
-        if self._serving:
-            # A waiter was so quickly done that we are still inside its predecessor's return: no recursion
-            return
-        self._serving = True
-        while self._waiters and self._idle:
-            self._waiters.popleft().callback(self._idle.pop())
-        self._serving = False
-
-    def _lost(self, connection: Connection, error: DatabaseError) -> None:
-        self._open.discard(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
-        if not self._running:
-            return
-        if not connection.abandoned:
-            # Whatever ended this one may have ended the others: notice before one of them is given away
-            for other in list(self._idle):
-                other.probe()
-            if not self._open:
-                self._note_away(error)
-        self._connect_if_needed()
-
-    def _connect_if_needed(self) -> None:
-        if self._running and self._connecting is None and self._wanted():
-            self._connecting = Deferred.fromCoroutine(self._connect())
-            self._connecting.addErrback(self._connector_failed).addBoth(self._connector_ended)
-
-    def _connector_ended(self, _: None) -> None:
-        self._connecting = None
-        # A connection may have been lost in the very moment the last one wanted was open
-        self._connect_if_needed()
-
-    def _connector_failed(self, failure: Any) -> None:
-        if not failure.check(CancelledError):
-            log.failure("Connecting to the database failed in an unforeseen way", failure=failure)
-
-    def _wanted(self) -> bool:
-        return not self._open or (len(self._open) < self._size and len(self._waiters) > 0)
-
-    async def _connect(self) -> None:
-        wait = FIRST_WAIT
-        while self._wanted():
-            try:
-                connection = await self._dialer.dial(self._lost)
-            except DatabaseError as error:
-                self._not_connected(error)
-                await self._sleep(wait * random.uniform(1.0, 1.5))
-                wait = min(LONGEST_WAIT, wait * 2)
-                continue
-            wait = FIRST_WAIT
-            self._note_back()
-            self._open.add(connection)
-            self._give(connection)
-
-    def _not_connected(self, error: DatabaseError) -> None:
-        if isinstance(error, ServerRefused):
-            if self.refused != str(error):
-                log.error("The database is refused: {reason}", reason=str(error))
-            self.refused = str(error)
-            while self._waiters:
-                self._waiters.popleft().errback(DatabaseUnavailable(str(error)))
-        if not self._open:
-            self._note_away(error)
-
-    def _note_away(self, error: DatabaseError) -> None:
-        if self._away_since is None:
-            self._away_since = self._reactor.seconds()
-            log.warn("The database is away, trying on: {reason}", reason=str(error))
-
-    def _note_back(self) -> None:
-        self.refused = None
-        if self._away_since is not None:
-            away, self._away_since = self._reactor.seconds() - self._away_since, None
-            log.info("The database is back after {seconds:.1f} s", seconds=away)
-
-    async def _sleep(self, seconds: float) -> None:
-        timer: Any = None
-        over: Deferred[None] = Deferred(lambda _: timer.cancel())
-        timer = self._reactor.callLater(seconds, over.callback, None)
-        await over
+            self._pool.give(connection)
 
 
 class Transaction:
     """What the body of :meth:`Database.transaction` gets: statements of one transaction, one at a time."""
 
-    __slots__ = ("_began", "_connection", "_database", "_deadline", "_over")
+    __slots__ = ("_began", "_connection", "_deadline", "_over", "_pool")
 
-    def __init__(self, database: Database, connection: Connection, deadline: float) -> None:
-        self._database = database
+    def __init__(self, pool: Pool, connection: Connection, deadline: float) -> None:
+        self._pool = pool
         self._connection = connection
         self._deadline = deadline
         self._began = False
@@ -391,11 +244,11 @@ class Transaction:
         try:
             return await self._connection.run(first, params)
         except DatabaseUnavailable:
-            if self._database._reactor.seconds() >= self._deadline or not self._database._running:
+            if self._pool.seconds() >= self._deadline or not self._pool.running:
                 raise
         # Nothing was committed by the lost connection, and nothing but this statement was sent: start again
-        self._database._give(self._connection)
-        self._connection = await self._database._take(self._deadline)
+        self._pool.give(self._connection)
+        self._connection = await self._pool.take(self._deadline)
         return await self._connection.run(first, params)
 
     async def _commit(self) -> None:

@@ -16,6 +16,10 @@ from relaymail.store.errors import DatabaseError, DatabaseUnavailable
 OLDEST_SERVER = 140000
 """``server_version_num`` of PostgreSQL 14."""
 
+FIRST_WAIT = 0.1
+"""Seconds before the first new attempt to connect; doubled each time, with up to half of it as jitter."""
+LONGEST_WAIT = 5.0
+
 _DEFAULTS = {
     "application_name": "relaymail",
     "client_encoding": "UTF8",

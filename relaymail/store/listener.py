@@ -10,13 +10,11 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from relaymail.store.connection import Connection
-from relaymail.store.dialing import Dialer
+from relaymail.store.dialing import FIRST_WAIT, LONGEST_WAIT, Dialer
 from relaymail.store.errors import DatabaseError
 
 log = Logger()
 
-FIRST_WAIT = 0.1
-LONGEST_WAIT = 5.0
 KEEPALIVE = 30.0
 """Seconds between two questions to a quiet connection."""
 
