@@ -89,6 +89,7 @@ class Host(Service):
         self._starting: Deferred[None] | None = None
         self._preparing: Deferred[None] | None = None
         self._ready = False
+        self._demo_key = ""
         self._interrupted = False
         self._sessions = Sessions(self._settings.smtp.limits.connections or sys.maxsize)
         self._probes = ProbeRegistry()
@@ -198,9 +199,12 @@ class Host(Service):
         )
         if self._demo_run:
             await self._preparing
-            key = await demo.demo_key(database, self._settings.data.directory)
             # Not by way of the log, which has taken over sys.stdout: these lines are for pasting
-            print(demo.banner(self._settings, key, self._certificate), file=sys.__stdout__, flush=True)
+            print(
+                demo.banner(self._settings, self._demo_key, self._certificate),
+                file=sys.__stdout__,
+                flush=True,
+            )
 
     def _make_folders(self) -> Path:
         """The data folder and the spool in it, for the owner only."""
@@ -319,6 +323,8 @@ class Host(Service):
                 log.warn("Not ready to take mail: {lacking}", lacking=lacking)
                 said = lacking
             await deferLater(self._reactor, SCHEMA_RETRY)
+        if self._demo_run:
+            self._demo_key = await demo.demo_key(database, self._settings.data.directory)
         self._ready = True
         notifier.start()
         log.info("Ready to take mail")

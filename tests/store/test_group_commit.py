@@ -46,13 +46,13 @@ def test_the_first_leaves_at_once_and_the_rest_together() -> None:
     assert results(a, b, c) == ["A", "B", "C"]
 
 
-def test_there_are_never_more_flights_than_allowed() -> None:
-    f = Flights(flights=2)
-    for item in "abcde":
+def test_a_second_flight_leaves_when_enough_wait_and_never_a_third() -> None:
+    f = Flights(flights=2, worth=3)
+    for item in "abcdefg":
         f.group.add(item)
-    assert [items for items, _ in f.batches] == [["a"], ["b"]]
-    f.land(1)
-    assert f.batches[2][0] == ["c", "d", "e"]
+    assert [items for items, _ in f.batches] == [["a"], ["b", "c", "d"]]
+    f.land(0)
+    assert f.batches[2][0] == ["e", "f", "g"]
 
 
 def test_a_batch_is_bounded_in_items_and_weight() -> None:
