@@ -49,13 +49,23 @@ async def _store_attachments(transaction: Transaction, record: Record, run: Call
             if chunk is None:
                 break
             await transaction.execute("INSERT INTO relaymail_part (n, content) VALUES (%s, %s)", (n, chunk))
-        for email in record.emails:
+        first, *others = record.emails
+        first_id = uuid4()
+        await transaction.execute(
+            'INSERT INTO public."EmailAttachments"'
+            ' ("Id", "EmailId", "FileName", "ContentType", "SizeBytes", "Content")'
+            " SELECT %s, %s, %s, %s, %s, COALESCE(string_agg(content, ''::bytea ORDER BY n), ''::bytea)"
+            " FROM relaymail_part",
+            (first_id, first.id, attachment.file_name, attachment.content_type, attachment.size),
+        )
+        if others:
             await transaction.execute(
                 'INSERT INTO public."EmailAttachments"'
                 ' ("Id", "EmailId", "FileName", "ContentType", "SizeBytes", "Content")'
-                " SELECT %s, %s, %s, %s, %s, COALESCE(string_agg(content, ''::bytea ORDER BY n), ''::bytea)"
-                " FROM relaymail_part",
-                (uuid4(), email.id, attachment.file_name, attachment.content_type, attachment.size),
+                ' SELECT o.id, o.email_id, a."FileName", a."ContentType", a."SizeBytes", a."Content"'
+                ' FROM unnest(%s::uuid[], %s::uuid[]) AS o (id, email_id), public."EmailAttachments" a'
+                ' WHERE a."Id" = %s',
+                ([uuid4() for _ in others], [email.id for email in others], first_id),
             )
         await transaction.execute("TRUNCATE relaymail_part")
 

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import msgspec
 
 from relaymail.message.record import MailboxEmail, MailboxRecipient, Record
-from relaymail.message.summary import summarize
+from relaymail.message.summary import Attachment, summarize
 
 PART_OCTETS: Final = 512 * 1024
 """Octets of a part of the raw message, or of an attachment on its way."""
@@ -33,16 +33,30 @@ _EMAIL_INTO: Final = (
     'INSERT INTO public."Emails" ("Id", "MessageId", "FromAddress", "FromDisplayName", "Subject", "TextBody",'
     ' "HtmlBody", "ReceivedAt", "SizeBytes", "InReplyTo", "References", "SentByUserId", "ThreadId") VALUES '
 )
-_EMAIL: Final = (_EMAIL_INTO, "(%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s::uuid,%s::uuid)")
+_TEXTS: Final = "%s,%s"
+# A message to a thousand users is a thousand rows with the same text: it is sent once
+_TEXTS_COPIED: Final = (
+    '(SELECT "TextBody" FROM public."Emails" WHERE "Id" = %s),'
+    '(SELECT "HtmlBody" FROM public."Emails" WHERE "Id" = %s)'
+)
+_OWN_THREAD: Final = "%s::uuid"
 # The thread of the message this one answers, if one of the same users has that message
-_EMAIL_ANSWER: Final = (
-    _EMAIL_INTO,
-    "(%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s::uuid,COALESCE("
-    '(SELECT COALESCE(p."ThreadId", p."Id") FROM public."Emails" p WHERE p."MessageId" = %s AND ('
+_THREAD_OF_ANSWER: Final = (
+    'COALESCE((SELECT COALESCE(p."ThreadId", p."Id") FROM public."Emails" p WHERE p."MessageId" = %s AND ('
     'p."SentByUserId" = ANY(%s::uuid[]) OR EXISTS (SELECT FROM public."EmailRecipients" r'
     ' WHERE r."EmailId" = p."Id" AND r."UserId" = ANY(%s::uuid[]))) ORDER BY p."ReceivedAt" LIMIT 1),'
-    " %s::uuid))",
+    " %s::uuid)"
 )
+
+
+def _email_insert(texts: str, thread: str) -> tuple[str, str]:
+    return _EMAIL_INTO, f"(%s,%s,%s,%s,%s,{texts},%s,%s,%s,%s,%s::uuid,{thread})"
+
+
+_EMAIL: Final = _email_insert(_TEXTS, _OWN_THREAD)
+_EMAIL_ANSWER: Final = _email_insert(_TEXTS, _THREAD_OF_ANSWER)
+_EMAIL_COPY: Final = _email_insert(_TEXTS_COPIED, _OWN_THREAD)
+_EMAIL_ANSWER_COPY: Final = _email_insert(_TEXTS_COPIED, _THREAD_OF_ANSWER)
 _MAILBOX_INTO: Final = (
     'INSERT INTO public."EmailRecipients" ("Id", "EmailId", "Address", "DisplayName", "Type", "UserId",'
     ' "IsRead") VALUES '
@@ -53,10 +67,14 @@ _MAILBOX_CHECKED: Final = (
     _MAILBOX_INTO,
     '(%s,%s,%s,%s,%s,(SELECT "Id" FROM public."Users" WHERE "Id" = %s::uuid),false)',
 )
-_ATTACHMENT: Final = (
+_ATTACHMENT_INTO: Final = (
     'INSERT INTO public."EmailAttachments" ("Id", "EmailId", "FileName", "ContentType", "SizeBytes",'
-    ' "Content") VALUES ',
-    "(%s,%s,%s,%s,%s,%s)",
+    ' "Content") VALUES '
+)
+_ATTACHMENT: Final = (_ATTACHMENT_INTO, "(%s,%s,%s,%s,%s,%s)")
+_ATTACHMENT_COPY: Final = (
+    _ATTACHMENT_INTO,
+    '(%s,%s,%s,%s,%s,(SELECT "Content" FROM public."EmailAttachments" WHERE "Id" = %s))',
 )
 
 Insert = tuple[str, str]
@@ -82,31 +100,32 @@ class Rows:
         self._row(_EVENT, (message_id, "accepted"))
         for email in record.emails:
             self._email(record, email)
-            if attachments is not None:
-                for attachment, content in zip(record.summary.attachments, attachments, strict=True):
-                    self._row(
-                        _ATTACHMENT,
-                        (
-                            str(uuid4()),
-                            str(email.id),
-                            attachment.file_name,
-                            attachment.content_type,
-                            attachment.size,
-                            content,
-                        ),
-                    )
+        if attachments is not None and record.emails:
+            for attachment, content in zip(record.summary.attachments, attachments, strict=True):
+                self._attachment(record, attachment, content)
+
+    def _attachment(self, record: Record, attachment: Attachment, content: bytes) -> None:
+        """An attachment of every row of ``Emails``; its content travels once."""
+        facts = (attachment.file_name, attachment.content_type, attachment.size)
+        first_id = str(uuid4())
+        first, *others = record.emails
+        self._row(_ATTACHMENT, (first_id, str(first.id), *facts, content))
+        for email in others:
+            self._row(_ATTACHMENT_COPY, (str(uuid4()), str(email.id), *facts, first_id))
 
     def _email(self, record: Record, email: MailboxEmail) -> None:
         summary = record.summary
         email_id = str(email.id)
+        first_id = str(record.emails[0].id)
+        copied = email_id != first_id
+        texts = (first_id, first_id) if copied else (summary.text_body, summary.html_body)
         row = (
             email_id,
             record.header_message_id,
             summary.from_address,
             summary.from_display_name,
             summary.subject,
-            summary.text_body,
-            summary.html_body,
+            *texts,
             record.received_at,
             record.content.size,
             summary.in_reply_to,
@@ -114,12 +133,13 @@ class Rows:
             _text(email.sent_by),
         )
         if summary.in_reply_to is None:
-            self._row(_EMAIL, (*row, email_id))
+            self._row(_EMAIL_COPY if copied else _EMAIL, (*row, email_id))
         else:
             users = [str(r.user_id) for r in email.recipients if r.user_id is not None]
             if email.sent_by is not None:
                 users.append(str(email.sent_by))
-            self._row(_EMAIL_ANSWER, (*row, summary.in_reply_to, users, users, email_id))
+            answer = _EMAIL_ANSWER_COPY if copied else _EMAIL_ANSWER
+            self._row(answer, (*row, summary.in_reply_to, users, users, email_id))
         into = _MAILBOX_CHECKED if self.check_users else _MAILBOX
         for r in email.recipients:
             self._row(into, (str(uuid4()), email_id, r.address, r.display_name, r.type, _text(r.user_id)))
@@ -149,9 +169,12 @@ _ORDER: Final = (
     _EVENT,
     _EMAIL,
     _EMAIL_ANSWER,
+    _EMAIL_COPY,
+    _EMAIL_ANSWER_COPY,
     _MAILBOX,
     _MAILBOX_CHECKED,
     _ATTACHMENT,
+    _ATTACHMENT_COPY,
     _OUTBOX,
 )
 
