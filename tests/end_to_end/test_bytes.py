@@ -111,7 +111,8 @@ def test_a_large_message_is_spooled_and_its_memory_bounded(host: Host, demo: Use
     exported = host.export(message_id)
     assert (len(exported), hashlib.sha256(exported).digest()) == (len(raw), hashlib.sha256(raw).digest())
     rows = host.rows(
-        'SELECT "SizeBytes", "Content" FROM public."EmailAttachments" WHERE "EmailId" = %s ORDER BY "FileName"',
+        'SELECT "SizeBytes", "Content" FROM public."EmailAttachments" WHERE "EmailId" = %s'
+        ' ORDER BY "FileName"',
         host.email(message_id),
     )
     assert [(size, bytes(content) == contents[n]) for n, (size, content) in enumerate(rows)] == [

@@ -18,7 +18,7 @@ Facts = tuple[str, str | None, str, bool]
 
 
 def facts(host: Host, message_id: str) -> Facts:
-    """Listener, TLS version, sender and whether there was a login, of the one message with this Message-ID."""
+    """Listener, TLS version, sender and whether there was a login, of the message with this Message-ID."""
     listener, tls, sender, login = host.row(
         "SELECT listener, tls_version, reverse_path, login_user_id IS NOT NULL FROM relaymail.message"
         " WHERE message_id = %s",

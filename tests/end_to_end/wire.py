@@ -161,7 +161,7 @@ class Wire:
 
 
 def stuffed(raw: bytes) -> bytes:
-    """``raw`` and the final dot, as a client sends them (RFC 5321 4.5.2); ``raw`` is empty or ends in CRLF."""
+    """``raw`` and the final dot, as a client sends them (RFC 5321 4.5.2); ``raw`` must end in CRLF."""
     assert not raw or raw.endswith(b"\r\n")
     if raw.startswith(b"."):
         raw = b"." + raw
