@@ -21,6 +21,7 @@ _BODY_UNWANTED = re.compile("[\x00\ud800-\udfff]")
 # Format characters that turn the reading direction make "exe.pdf" out of "fdp.exe"
 _NAME_UNWANTED = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _EXTENSION_MAX = 32
+_SHORT = 64 * 1024
 
 
 def header_text(text: str, limit: int) -> str:
@@ -35,6 +36,12 @@ def body_text(text: str) -> str:
     """A body as a column takes it: line breaks as they came, NUL and lone surrogates U+FFFD."""
     if text.isascii():
         return text.replace("\x00", REPLACEMENT)
+    if len(text) <= _SHORT and "\x00" not in text:
+        try:
+            text.encode("utf-8")  # ten times as fast as a search, while the copy is small
+            return text
+        except UnicodeEncodeError:
+            pass  # the search will replace them
     return _BODY_UNWANTED.sub(REPLACEMENT, text)
 
 

@@ -117,7 +117,7 @@ def _fields(
         values = None
         if colon and name == b"received":
             hops += 1
-        elif not colon or not _FIELD_NAME.fullmatch(name):
+        elif not colon or not (name.isalpha() or _FIELD_NAME.fullmatch(name)):
             if number == 0 and line.startswith((b"From ", b">From ")):
                 continue  # the first line of a mailbox file
             return fields, hops, number

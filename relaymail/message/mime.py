@@ -21,6 +21,7 @@ from relaymail.message.transfer import Encoding, Raw, encoding_of
 CONTENT_FIELDS = frozenset((b"content-type", b"content-transfer-encoding", b"content-disposition"))
 
 _BOUNDARY_MAX = 1000
+_LONG_SCAN = 1024 * 1024
 # RFC 2046 5.1.1: behind the boundary only white space, up to the end of the line or of the part
 _DELIMITER_TAIL = re.compile(rb"(--)?[ \t]*+(?:\r\r?\n|\n|\r|\Z)")
 
@@ -144,6 +145,8 @@ def _next_part(raw: Raw, container: _Container, budget: Budget) -> tuple[int, in
 
 def _delimiter(raw: Raw, needle: bytes, start: int, end: int, budget: Budget) -> tuple[int, int, bool] | None:
     """The next delimiter line: its offset, the offset behind it, and whether it closes the multipart."""
+    if end - start > _LONG_SCAN:
+        budget.look()  # a single search takes milliseconds here
     at = raw.find(needle, start, end)
     while at >= 0:
         if at == start or raw[at - 1] in b"\r\n":

@@ -122,3 +122,9 @@ def test_delimiters_that_are_none_are_not_looked_at_for_ever() -> None:
     read = summarize(raw, limits=ParseLimits(near_delimiters=10))
     assert (read.text_body, read.parse_status) == ("text", "limited: near delimiters over 10 (reader 1)")
     assert summarize(raw, limits=ParseLimits(near_delimiters=11)).parse_status == "complete"
+
+
+def test_time_is_watched_between_long_searches() -> None:
+    raw = nested(50) + b"\r\n" * 1024 * 1024
+    read = summarize(raw, limits=ParseLimits(seconds=10.5), clock=Ticking())
+    assert read.parse_status == "limited: time over 10.5 s (reader 1)"
