@@ -31,8 +31,9 @@ from relaymail.store.embedded import binaries as programs
 from relaymail.store.embedded.cluster import SETTINGS
 from relaymail.store.embedded.folder import Folder, FolderLock, make_sockets
 from relaymail.store.embedded.identity import Identity, choose_identity, command
-from relaymail.store.embedded.postmaster import is_alive
+from relaymail.store.embedded.postmaster import find_running, is_alive
 from tests.conftest import reactor, run_on_reactor
+from tests.support.postgres import end_leftover
 from tests.support.waiting import until
 
 IS_ROOT = os.geteuid() == 0
@@ -54,11 +55,11 @@ reactor.run()
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A place for a data folder, with a short path; what still runs there afterwards is killed."""
+    """A place for a data folder, with a short path; what still runs there afterwards is ended."""
     parent = Path(tempfile.mkdtemp(prefix="relaymail-"))
     yield parent / "data"
-    for pid in running_on(parent / "data"):
-        os.kill(pid, signal.SIGKILL)
+    if (running := find_running(parent / "data" / "postgres")) is not None:
+        end_leftover(running.pid)
     shutil.rmtree(parent, ignore_errors=True)
 
 

@@ -161,8 +161,16 @@ def _remove_leftovers(place: Path) -> None:
             continue
         running = find_running(folder / "data")
         if running is not None:
-            os.kill(running.pid, signal.SIGKILL)
+            end_leftover(running.pid)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def end_leftover(pid: int, limit: float = 10.0) -> None:
+    """End a server that nobody waits for; a kill -9 would leave its shared memory behind."""
+    os.kill(pid, signal.SIGQUIT)
+    end = time.monotonic() + limit
+    while is_alive(pid) and time.monotonic() < end:
+        time.sleep(0.01)
 
 
 def _children(pid: int) -> list[int]:
