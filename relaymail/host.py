@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
@@ -32,7 +32,7 @@ from relaymail.smtp.listener import ESMTPFactory, ListenError, Sessions, adopt, 
 from relaymail.smtp.policy import ListenerName
 from relaymail.smtp.probe import ProbeRegistry
 from relaymail.smtp.reply import Reply
-from relaymail.smtp.server import Surroundings
+from relaymail.smtp.surroundings import Surroundings
 from relaymail.smtp.tls import CertificateError, ServerTLS, development_certificate
 from relaymail.store import schema
 from relaymail.store.accounts import Accounts
@@ -80,11 +80,12 @@ class Host(Service):
 
     name = "relaymail"
 
-    def __init__(self, loaded: Loaded, reactor: Any, *, demo_run: bool) -> None:
+    def __init__(self, loaded: Loaded, reactor: Any, *, demo_run: bool, log_stream: TextIO | None) -> None:
         self._settings = loaded.settings
         self._warnings = loaded.warnings
         self._reactor = reactor
         self._demo_run = demo_run
+        self._log_stream = log_stream
         self._stops: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         self._starting: Deferred[None] | None = None
         self._preparing: Deferred[None] | None = None
@@ -103,8 +104,8 @@ class Host(Service):
 
     def setServiceParent(self, parent: Any) -> None:
         """Log in our own format, unless twistd was told of a log of its own."""
-        if hasattr(parent, "setComponent"):
-            parent.setComponent(ILogObserver, observer(self._settings.logging, sys.stdout))
+        if self._log_stream is not None:
+            parent.setComponent(ILogObserver, observer(self._settings.logging, self._log_stream))
         Service.setServiceParent(self, parent)
 
     # Start
@@ -193,6 +194,7 @@ class Host(Service):
             await self._preparing
         await self._start_listeners(hosting, telemetry.metrics, spool)
         monitor.start()
+        self._stops.append(("health checks", _awaited(monitor.stop)))
         _tune_garbage_collection()
         log.info(
             "relaymail is up: {listeners}", listeners=", ".join(name for name, _, _ in self._listeners())
@@ -305,7 +307,6 @@ class Host(Service):
             why = f"HealthCheck:Url: cannot listen on {url}: {error.socketError}"
             raise StartError(why, EX_UNAVAILABLE) from error
         self._stops.append(("health port", server.stop))
-        self._stops.append(("health checks", _awaited(monitor.stop)))
         return monitor
 
     def _submission(self) -> tuple[str, int] | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from twisted.python import usage
 
@@ -29,10 +31,27 @@ class Options(usage.Options):
         ["data", None, None, "Folder for the embedded PostgreSQL, certificate and spool (Data:Directory)."],
     ]
 
+    log: TextIO | None = sys.stdout
+    """Where log lines go; ``None`` leaves it to twistd."""
+
     def postOptions(self) -> None:
         """No pid file unless asked for: a second host in one folder, or a pid 1, would trip over it."""
         if self.parent is not None and self.parent["pidfile"] == "twistd.pid":
             self.parent["pidfile"] = ""
+        self.log = _log_stream(self.parent or {})
+
+
+def _log_stream(twistd: Mapping[str, Any]) -> TextIO | None:
+    """Our lines go where twistd was told to log: standard output, or the file of ``--logfile``."""
+    path = twistd.get("logfile")
+    if twistd.get("syslog") or (path == "-" and not twistd.get("nodaemon")):
+        return None
+    if path == "-" or (twistd.get("nodaemon") and not path):
+        return sys.stdout
+    try:
+        return open(path or "twistd.log", "a", encoding="utf-8")
+    except OSError as error:
+        refuse(f"--logfile: cannot write {path or 'twistd.log'}: {error.strerror}", EX_CONFIG)
 
 
 def makeService(options: Options) -> Host:
@@ -51,4 +70,4 @@ def makeService(options: Options) -> Host:
         require_database(loaded.settings)
     except SettingsError as error:
         refuse(str(error), EX_CONFIG)
-    return Host(loaded, reactor, demo_run=demo)
+    return Host(loaded, reactor, demo_run=demo, log_stream=options.log)

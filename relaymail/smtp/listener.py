@@ -16,7 +16,8 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from relaymail.smtp import reply
 from relaymail.smtp.reply import Reply
-from relaymail.smtp.server import ESMTPServer, Surroundings
+from relaymail.smtp.server import ESMTPServer
+from relaymail.smtp.surroundings import Surroundings
 
 log = Logger()
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any, Final
-from typing import Protocol as Face
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -26,13 +24,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from relaymail.smtp import reply
-from relaymail.smtp.content import SLICE, Content
+from relaymail.smtp.content import SLICE
 from relaymail.smtp.dialogue import Dialogue, Expects
-from relaymail.smtp.policy import MINUTE, Policy
-from relaymail.smtp.probe import ProbeRegistry
+from relaymail.smtp.policy import MINUTE
 from relaymail.smtp.reply import Reply, ReplyError
-from relaymail.smtp.session import ISession, Peer, TLSFacts
-from relaymail.smtp.tls import ServerTLS, describe_connection
+from relaymail.smtp.session import Peer, TLSFacts
+from relaymail.smtp.surroundings import Surroundings
+from relaymail.smtp.tls import describe_connection
 
 log = Logger()
 
@@ -44,38 +42,6 @@ LINGER: Final = 30.0
 
 _AUTH_COMMAND: Final = re.compile(rb"[Aa][Uu][Tt][Hh] ")
 _BARE_CR: Final = re.compile(rb"\r(?!\n)")
-
-
-class Observer(Face):
-    """What metrics hear of."""
-
-    def connection_opened(self, listener: str) -> None:
-        """A session began."""
-
-    def connection_closed(self, listener: str) -> None:
-        """A session ended."""
-
-    def replied(self, code: int) -> None:
-        """A reply was sent."""
-
-    def unexpected_error(self) -> None:
-        """Something unforeseen happened and was answered 451."""
-
-
-@dataclass(slots=True)
-class Surroundings:
-    """What all sessions of a listener share."""
-
-    policy: Policy
-    reactor: Any
-    new_session: Callable[[Peer], ISession]
-    new_session_id: Callable[[], str]
-    new_content: Callable[[], Content]
-    tls: ServerTLS | None
-    observer: Observer
-    probes: ProbeRegistry
-    after_stored: Callable[[], None] = lambda: None
-    """Called when the 250 of a stored message was written."""
 
 
 @implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer)

@@ -17,8 +17,9 @@ from relaymail.smtp.content import Content
 from relaymail.smtp.policy import Policy
 from relaymail.smtp.probe import ProbeRegistry
 from relaymail.smtp.reply import ReplyError
-from relaymail.smtp.server import ESMTPServer, Surroundings
+from relaymail.smtp.server import ESMTPServer
 from relaymail.smtp.session import Peer
+from relaymail.smtp.surroundings import Surroundings
 
 
 class Transport(StringTransport):

@@ -1,0 +1,45 @@
+"""What all sessions of a listener share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from relaymail.smtp.content import Content
+from relaymail.smtp.policy import Policy
+from relaymail.smtp.probe import ProbeRegistry
+from relaymail.smtp.session import ISession, Peer
+from relaymail.smtp.tls import ServerTLS
+
+
+class Observer(Protocol):
+    """What metrics hear of."""
+
+    def connection_opened(self, listener: str) -> None:
+        """A session began."""
+
+    def connection_closed(self, listener: str) -> None:
+        """A session ended."""
+
+    def replied(self, code: int) -> None:
+        """A reply was sent."""
+
+    def unexpected_error(self) -> None:
+        """Something unforeseen happened and was answered 451."""
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What all sessions of a listener share."""
+
+    policy: Policy
+    reactor: Any
+    new_session: Callable[[Peer], ISession]
+    new_session_id: Callable[[], str]
+    new_content: Callable[[], Content]
+    tls: ServerTLS | None
+    observer: Observer
+    probes: ProbeRegistry
+    after_stored: Callable[[], None] = lambda: None
+    """Called when the 250 of a stored message was written."""
