@@ -1,0 +1,1 @@
+"""PostgreSQL: accounts, messages, the outbox, the schema. The only room that speaks SQL."""
