@@ -75,7 +75,7 @@ class Budget:
             self.look()
 
     def look(self) -> None:
-        """Look at the clock now: for work that is long in itself. Raises :class:`Exhausted`."""
+        """Look at the clock now. Raises :class:`Exhausted` when the time is used up."""
         if self._clock() > self._deadline:
             self.note(f"time over {self.limits.seconds:g} s")
             raise Exhausted

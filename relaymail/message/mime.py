@@ -21,7 +21,8 @@ from relaymail.message.transfer import Encoding, Raw, encoding_of
 CONTENT_FIELDS = frozenset((b"content-type", b"content-transfer-encoding", b"content-disposition"))
 
 _BOUNDARY_MAX = 1000
-_LONG_SCAN = 1024 * 1024
+_SEARCH_STEP = 8 * 1024
+"""Octets of a search that count as a step."""
 # RFC 2046 5.1.1: behind the boundary only white space, up to the end of the line or of the part
 _DELIMITER_TAIL = re.compile(rb"(--)?[ \t]*+(?:\r\r?\n|\n|\r|\Z)")
 
@@ -80,7 +81,6 @@ def leaves(raw: Raw, section: Section, end: int, budget: Budget) -> Iterator[Lea
             budget.note(f"parts over {budget.limits.parts}")
             return
         parts += 1
-        budget.step()
         start, part_end = extent
         section = headers.scan(raw, start, part_end, CONTENT_FIELDS, budget)
         found = _entity(raw, section, part_end, stack[-1].child_type, False, budget)
@@ -145,9 +145,8 @@ def _next_part(raw: Raw, container: _Container, budget: Budget) -> tuple[int, in
 
 def _delimiter(raw: Raw, needle: bytes, start: int, end: int, budget: Budget) -> tuple[int, int, bool] | None:
     """The next delimiter line: its offset, the offset behind it, and whether it closes the multipart."""
-    if end - start > _LONG_SCAN:
-        budget.look()  # a single search takes milliseconds here
     at = raw.find(needle, start, end)
+    budget.step(((end if at < 0 else at) - start) // _SEARCH_STEP + 1)
     while at >= 0:
         if at == start or raw[at - 1] in b"\r\n":
             tail = _DELIMITER_TAIL.match(raw, at + len(needle), end)
