@@ -177,7 +177,10 @@ class Content:
         return self._digest.digest()
 
     def memory(self) -> bytes | None:
-        """The whole content if it is in memory, else ``None``."""
+        """The whole content if it is in memory, else ``None``. Raises :exc:`SpoolError` when it was closed."""
+        if self._closed:
+            # Who was given up and still tries must not store nothing in its place
+            raise SpoolError("the content was let go")
         if self._file is not None:
             return None
         if len(self._chunks) != 1:

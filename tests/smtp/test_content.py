@@ -161,3 +161,12 @@ async def test_a_folder_that_is_gone_is_a_spool_error(tmp_path: Path) -> None:
     content.write(b"x" * 100)
     with pytest.raises(SpoolError):
         await content.finish()
+
+
+def test_content_that_was_let_go_is_not_taken_for_empty(tmp_path: Path) -> None:
+    content = Content(tmp_path, maybeDeferred)
+    content.write(b"text")
+    content.close()
+    for use in (content.memory, content.map, lambda: next(content.parts(10))):
+        with pytest.raises(SpoolError):
+            use()
