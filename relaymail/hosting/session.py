@@ -21,6 +21,7 @@ from relaymail.hosting.login_limiter import FailedLoginLimiter
 from relaymail.hosting.mailboxes import emails_for, header_only
 from relaymail.message.envelope import Envelope, EnvelopeRecipient, Origin
 from relaymail.message.ids import uuid7
+from relaymail.message.limits import ParseLimits
 from relaymail.message.record import Record
 from relaymail.message.summary import Summary, summarize
 from relaymail.message.trace import trace_headers
@@ -37,7 +38,8 @@ from relaymail.telemetry import Metrics
 log = Logger()
 
 INLINE_OCTETS: Final = 64 * 1024
-"""A larger message is read in a thread."""
+INLINE_LIMITS: Final = ParseLimits(seconds=0.005)
+"""A message that is larger, or takes longer to read, is read in a thread: the reactor must not wait for it."""
 
 _DISK_FULL: Final = "53100"
 
@@ -219,7 +221,9 @@ class HostingSession:
     async def _summarize(self, content: Content) -> Summary:
         whole = content.memory()
         if whole is not None and len(whole) <= INLINE_OCTETS:
-            return summarize(whole)
+            quick = summarize(whole, limits=INLINE_LIMITS)
+            if quick.parse_status == "complete":
+                return quick
         summary: Summary = await self._hosting.run(lambda: summarize(content.map()))
         return summary
 
