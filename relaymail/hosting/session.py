@@ -39,7 +39,7 @@ log = Logger()
 
 INLINE_OCTETS: Final = 64 * 1024
 INLINE_LIMITS: Final = ParseLimits(seconds=0.005)
-"""A message that is larger, or takes longer to read, is read in a thread: the reactor must not wait for it."""
+"""What is larger, or takes longer to read, is read in a thread: the reactor must not wait for it."""
 
 _DISK_FULL: Final = "53100"
 
