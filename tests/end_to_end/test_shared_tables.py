@@ -68,8 +68,8 @@ def test_the_columns_of_a_plain_message(host: Host, demo: User) -> None:
     email = host.email(host.deliver(raw, demo.address))
     (row,) = host.rows(
         'SELECT "MessageId", "FromAddress", "FromDisplayName", "Subject", "TextBody", "HtmlBody",'
-        ' "SizeBytes", "InReplyTo", "References", "ThreadId", "SentByUserId", "ReceivedAt" FROM public."Emails"'
-        ' WHERE "Id" = %s',
+        ' "SizeBytes", "InReplyTo", "References", "ThreadId", "SentByUserId", "ReceivedAt"'
+        ' FROM public."Emails" WHERE "Id" = %s',
         email,
     )
     assert row[:-1] == (
