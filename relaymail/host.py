@@ -71,7 +71,7 @@ class StartError(Exception):
 
 def refuse(why: str, code: int) -> NoReturn:
     """End the process before anything is open."""
-    print(f"relaymail: {why}", file=sys.stderr)
+    print(f"relaymail: {why}", file=sys.__stderr__)
     raise SystemExit(code)
 
 
