@@ -177,7 +177,7 @@ class Content:
         return self._digest.digest()
 
     def memory(self) -> bytes | None:
-        """The whole content if it is in memory, else ``None``. Raises :exc:`SpoolError` when it was closed."""
+        """The whole content if it is in memory, else ``None``. Raises :exc:`SpoolError` once it is closed."""
         if self._closed:
             # Who was given up and still tries must not store nothing in its place
             raise SpoolError("the content was let go")

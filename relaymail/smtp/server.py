@@ -40,6 +40,9 @@ INPUT_MARK: Final = 128 * 1024
 LINGER: Final = 30.0
 """Seconds a client has to take the last replies before the connection is cut."""
 
+LINGER_AT_STOP: Final = 2.0
+"""The same while the host stops, which an idle client must not hold up."""
+
 _AUTH_COMMAND: Final = re.compile(rb"[Aa][Uu][Tt][Hh] ")
 _BARE_CR: Final = re.compile(rb"\r(?!\n)")
 
@@ -159,7 +162,9 @@ class ESMTPServer(Protocol):
     def drain(self) -> None:
         """The host is stopping: 421 now if nothing is under way, else behind the reply that is due."""
         self._draining = True
-        if not self._busy and self.dialogue.expects is not Expects.CONTENT:
+        if self._closing:
+            self._set_timer(LINGER_AT_STOP)
+        elif not self._busy and self.dialogue.expects is not Expects.CONTENT:
             self._send(reply.SHUTTING_DOWN)
             self._flush()
 
@@ -382,7 +387,7 @@ class ESMTPServer(Protocol):
             return
         self._flush()
         self._closing = True
-        self._set_timer(LINGER)
+        self._set_timer(LINGER_AT_STOP if self._draining else LINGER)
         self.transport.unregisterProducer()
         self.transport.loseConnection()
 
