@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
@@ -393,6 +393,8 @@ class Host(Service):
         log.info("Stopping")
         if self._starting is not None:
             self._starting.cancel()
+            # What had begun is undone first: a program that makes the database must not outlive us
+            await DeferredList([self._starting])
         while self._stops:
             name, stop = self._stops.pop()
             try:

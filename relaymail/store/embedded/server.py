@@ -171,7 +171,7 @@ class EmbeddedPostgres:
             start = os.fstat(log_file).st_size
             try:
                 child = spawn(self._reactor, self._command(identity, program, fresh), log_file)
-                await child.ended()
+                await self._finished(child)
             finally:
                 os.close(log_file)
             if not child.succeeded:
@@ -179,6 +179,14 @@ class EmbeddedPostgres:
                 await self._in_thread(folders.discard, fresh)
                 raise EmbeddedPostgresError(f"The database cannot be made in {folder.root}: {said}")
         await self._in_thread(folders.finish_data, folder, fresh)
+
+    async def _finished(self, child: Child) -> None:
+        """Wait for a program; where we are cancelled it is not left behind."""
+        try:
+            await child.ended()
+        except CancelledError:
+            await self._end(child)
+            raise
 
     async def _launch(self, binaries: Path, folder: folders.Folder, identity: Identity) -> None:
         """Start the server and wait until it takes connections."""
