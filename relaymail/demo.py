@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -40,7 +41,7 @@ def banner(settings: Settings, key: str, certificate: Path | None) -> str:
     folder = settings.data.directory.resolve()
     python = shlex.quote(sys.executable)
     # Double quotes in the code, so that the shell's single quotes around it stay readable
-    trusted = f'cafile="{certificate}"' if certificate else ""
+    trusted = f"cafile={json.dumps(str(certificate))}" if certificate else ""
     submit = (
         "import smtplib, ssl; "
         f's = smtplib.SMTP("localhost", {smtp.port}); '
