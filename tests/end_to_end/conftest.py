@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -54,9 +55,25 @@ def demo(host: Host) -> User:
     return User(user_id, "demo@example.test", (host.data / "demo-key").read_text().strip())
 
 
+@pytest.fixture(scope="session")
+def made_data() -> Iterator[Path]:
+    """The data folder of a demo that has run once: a copy of it saves making a database."""
+    with TemporaryDirectory(prefix="relaymail-e2e-") as folder:
+        host = Host(Path(folder))
+        try:
+            host.start()
+            assert host.stop() == 0
+            yield host.data
+        finally:
+            host.remove()
+
+
 @pytest.fixture
-def new_host() -> Iterator[MakeHost]:
-    """Makes hosts of the test's own; they are ended with the test, and their folders with them."""
+def new_host(request: pytest.FixtureRequest) -> Iterator[MakeHost]:
+    """Makes hosts of the test's own; they are ended with the test, and their folders with them.
+
+    A demo without a ``database`` gets a copy of :func:`made_data`, unless it is to be ``fresh``.
+    """
     hosts: list[Host] = []
     folders: list[TemporaryDirectory[str]] = []
 
@@ -65,6 +82,7 @@ def new_host() -> Iterator[MakeHost]:
         *,
         options: Sequence[str] = ("--demo",),
         database: Mapping[str, str] | None = None,
+        fresh: bool = False,
     ) -> Host:
         folder = TemporaryDirectory(prefix="relaymail-e2e-")
         folders.append(folder)
@@ -72,6 +90,10 @@ def new_host() -> Iterator[MakeHost]:
         if database is not None:
             settings["ConnectionStrings__DefaultConnection"] = ConnectionString(dict(database)).url()
         host = Host(Path(folder.name), settings, options=options)
+        if options and database is None and not fresh:
+            # It is PostgreSQL's user that owns the files
+            made = request.getfixturevalue("made_data")
+            subprocess.run(["cp", "-a", made, host.data], check=True)
         hosts.append(host)
         return host
 
