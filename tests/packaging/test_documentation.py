@@ -12,6 +12,7 @@ import click
 import pytest
 
 from relaymail.cli import cli
+from relaymail.store.schema.public import INDEXES
 from tests.packaging.cli_reference import reference
 
 ROOT = Path(__file__).parents[2]
@@ -97,3 +98,9 @@ def test_the_ci_script_is_sound_and_may_be_run() -> None:
     assert os.access(script, os.X_OK)
     assert "readme_command test" in script.read_text()
     subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+def test_the_indexes_that_the_guide_has_made_by_hand_are_those_the_host_makes() -> None:
+    page = (ROOT / "docs/how-to/shared-database.md").read_text()
+    told = re.findall(r'^CREATE INDEX (\w+) ON "(\w+)" \((.+)\);$', page, re.MULTILINE)
+    assert told == [(index.name, index.table, index.expression) for index in INDEXES]
