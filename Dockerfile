@@ -14,7 +14,7 @@ RUN python3 -m venv /opt/relaymail \
 FROM python:3.11-slim
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates curl \
-    && rm -rf /var/lib/apt/lists/* \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* \
     && groupadd --gid 10025 relaymail \
     && useradd --uid 10025 --gid 10025 --no-create-home --home-dir /var/lib/relaymail --shell /usr/sbin/nologin relaymail \
     && install --directory --owner=10025 --group=10025 --mode=0700 /var/lib/relaymail
