@@ -12,6 +12,7 @@ from relaymail.smtp.reply import ReplyError
 Parameters = dict[str, str | None]
 
 _PARAMETER: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([^= ]+))?")
+_CONTROL: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _HTTP_VERBS: Final = frozenset(
     {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "CONNECT", "TRACE", "PATCH"}
 )
@@ -28,14 +29,19 @@ def split(line: bytes) -> tuple[str, str]:
     except UnicodeDecodeError:
         raise ReplyError(reply.UNKNOWN_COMMAND) from None
     verb, _, argument = text.partition(" ")
-    if not text.isprintable() and any(c < " " or c == "\x7f" for c in text.replace("\t", " ")):
+    if not text.isprintable() and _CONTROL.search(text):
         raise ReplyError(reply.UNKNOWN_COMMAND)
     return verb.upper(), argument.strip(" \t")
 
 
-def is_foreign(line: bytes) -> bool:
-    """Whether the first line of a session is another protocol's: HTTP, or binary such as a TLS hello."""
-    return line[:1] in {b"\x16", b"\x80"} or line.split(b" ", 1)[0].decode("latin-1").upper() in _HTTP_VERBS
+def is_tls_hello(first: bytes) -> bool:
+    """Whether a session that begins with the octet ``first`` is no SMTP but a TLS or SSL 2 handshake."""
+    return first in {b"\x16", b"\x80"}
+
+
+def is_http(line: bytes) -> bool:
+    """Whether the first line of a session is an HTTP request's."""
+    return line.split(b" ", 1)[0].decode("latin-1").upper() in _HTTP_VERBS
 
 
 def mail_argument(argument: str, *, utf8: bool) -> tuple[Address | None, Parameters]:

@@ -60,7 +60,8 @@ class Dialogue:
         self._authenticated = False
         self._failed_authentications = 0
         self._mechanism: sasl.Mechanism | None = None
-        self._first = True
+        self.first = True
+        """Whether the client has not said anything yet."""
         self._content: Content | None = None
         self._reader = DataReader(0)
         self._clear()
@@ -80,9 +81,9 @@ class Dialogue:
         try:
             if self.expects is Expects.AUTH_RESPONSE:
                 return self._auth_response(sasl.decode(line))
-            if self._first:
-                self._first = False
-                if command.is_foreign(line):
+            if self.first:
+                self.first = False
+                if command.is_http(line):
                     return reply.NOT_SMTP
             verb, argument = command.split(line)
             handler = _VERBS.get(verb)

@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from relaymail.smtp import reply
+from relaymail.smtp.command import is_tls_hello
 from relaymail.smtp.content import SLICE
 from relaymail.smtp.dialogue import Dialogue, Expects
 from relaymail.smtp.policy import MINUTE
@@ -211,6 +212,10 @@ class ESMTPServer(Protocol):
 
     def _take_line(self) -> bool:
         """Take one line from the buffer; false when none is complete."""
+        if self.dialogue.first and is_tls_hello(self._buffer[self._at : self._at + 1]):
+            # There may be no line end in it, and its sender waits for an answer
+            self._send(reply.NOT_SMTP)
+            return False
         end = self._buffer.find(b"\n", self._at)
         limit = self._line_limit()
         if end < 0:
