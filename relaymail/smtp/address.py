@@ -18,7 +18,10 @@ PATH_OCTETS: Final = 256
 """Limits of RFC 5321 4.5.3.1.1 to 4.5.3.1.3; a path is counted with its angle brackets."""
 
 _ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~-"
-_ATOM: Final = re.compile(rf"[\u0080-\U0010ffff{_ATEXT}]+")
+# RFC 6531 has the C1 controls and Unicode's line ends as well: nobody's name, but some program's newline
+_BEYOND_ASCII = r"\u00a0-\u2027\u202a-\U0010ffff"
+_ATOM: Final = re.compile(rf"[{_BEYOND_ASCII}{_ATEXT}]+")
+_QUOTED: Final = re.compile(rf"[ -~{_BEYOND_ASCII}]")
 _PLAIN_PATH: Final = re.compile(rf"<([.{_ATEXT}]+)@([A-Za-z0-9.-]+)>")
 # An underscore is no LDH, but hosts with one send mail
 _LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?")
@@ -144,14 +147,14 @@ class _PathReader:
         return True
 
     def _source_route(self) -> None:
-        while self._take("@"):
+        more = True
+        while more and self._take("@"):
             if self._peek() == "[":
                 self._literal()
             else:
                 self._domain()
-            if not self._take(","):
-                break
-        if not self._take(":"):
+            more = self._take(",")
+        if more or not self._take(":"):
             raise AddressError("a source route must end with ':'")
 
     def _dot_string(self) -> str:
@@ -170,7 +173,7 @@ class _PathReader:
         while not self._take('"'):
             self._take("\\")
             character = self._peek()
-            if not character or not (" " <= character <= "~" or character >= "\x80"):
+            if _QUOTED.match(character) is None:
                 raise AddressError(f"unexpected {self._here()} in the quoted local part")
             content.append(character)
             self.at += 1
@@ -181,6 +184,8 @@ class _PathReader:
         while end < len(self.text) and self.text[end] not in ">:, ":
             end += 1
         domain = self.text[self.at : end]
+        # First of all: IDNA takes its time
+        _check_lengths("", domain)
         _check_domain(domain)
         self.at = end
         return domain
@@ -190,6 +195,9 @@ class _PathReader:
         literal = self.text[self.at : end + 1]
         inner = literal[1:-1]
         try:
+            if "%" in inner:
+                # Python would take a zone, which may be any text
+                raise ValueError
             if inner[:5].lower() == "ipv6:":
                 ipaddress.IPv6Address(inner[5:])
             else:
