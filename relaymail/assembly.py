@@ -46,6 +46,7 @@ def listener_policy(settings: Settings, listener: ListenerName, *, has_certifica
         strict_newlines=mx,
         limits=_limits(settings, mx=mx),
         timeouts=_timeouts(settings),
+        exempt_networks=smtp.limits.exempt_networks,
     )
 
 

@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+log = Logger()
 
 KIB: Final = 1024
 SLICE: Final = 64 * KIB
@@ -242,6 +245,9 @@ class Content:
 
     def _failed(self, failure: Any) -> None:
         self.error = failure.value
+        log.error(
+            "The spool {folder} cannot take a message: {why}", folder=self._directory, why=failure.value
+        )
 
     def _written(self, _: object, settled: Deferred[None]) -> None:
         self._writing = None

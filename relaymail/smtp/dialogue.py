@@ -280,7 +280,7 @@ class Dialogue:
             return reply.SENDER_GIVEN
         if self.policy.authentication_required and not self._authenticated:
             return reply.TLS_REQUIRED if self.peer.tls is None else reply.AUTHENTICATION_REQUIRED
-        if self.messages >= self._limits.messages:
+        if self.messages >= self._limits.messages and not self.policy.exempts(self.peer.address):
             return reply.TOO_MANY_MESSAGES
         sender, parameters = command.mail_argument(argument, utf8=self.peer.extended)
         self._check_mail_parameters(parameters)

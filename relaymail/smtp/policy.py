@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final, Literal
 
 KIB: Final = 1024
@@ -23,7 +24,7 @@ class Limits:
     text_line: int = 64 * KIB
     recipients: int = 1000
     messages: int = 1000
-    """Messages per session."""
+    """Messages per session, for clients that are not exempt."""
     errors: int = 15
     free_errors: int = 4
     """Errors that cost nothing; each later one costs a second."""
@@ -66,3 +67,10 @@ class Policy:
     """Refuse a message with a bare CR or LF."""
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
+    exempt_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Clients in them may send as many messages per session as they like."""
+
+    def exempts(self, client: str) -> bool:
+        """Whether the client with this IP address is in an exempt network."""
+        address = ip_address(client.partition("%")[0])
+        return any(address in network for network in self.exempt_networks)
