@@ -8,6 +8,7 @@ import random
 
 import pytest
 
+from tests.end_to_end.conftest import MakeHost
 from tests.end_to_end.host import Host, User
 from tests.end_to_end.mail import message, new_message_id
 
@@ -119,6 +120,22 @@ def test_a_large_message_is_spooled_and_its_memory_bounded(host: Host, demo: Use
         (len(content), True) for content in contents
     ]
     assert list((host.data / "spool").iterdir()) == []
+
+
+def test_a_spool_that_cannot_be_written_defers_large_messages_only(
+    new_host: MakeHost, database_parameters: dict[str, str]
+) -> None:
+    host = new_host(database=database_parameters)
+    host.start()
+    user = host.user()
+    (host.data / "spool").rmdir()
+    with host.mx() as wire:
+        large = message(body=("x" * 70 + "\r\n") * 20_000)
+        assert wire.message(large, "friend@example.org", user.address).start == "452 4.3.1"
+        assert wire.message(message(), "friend@example.org", user.address).code == 250
+    assert "spool cannot take a message: [Errno 2]" in host.log
+    (host.data / "spool").mkdir()
+    assert host.export(host.deliver(large, user.address)) == large
 
 
 def test_bare_newlines_are_stored_as_received_on_submission(host: Host, demo: User) -> None:

@@ -13,6 +13,7 @@ import pytest
 from tests.end_to_end.host import Host, User
 from tests.end_to_end.mail import message, new_message_id
 from tests.end_to_end.waiting import until
+from tests.end_to_end.wire import Wire
 
 Facts = tuple[str, str | None, str, bool]
 
@@ -47,6 +48,21 @@ def test_smtplib_delivers(host: Host, demo: User) -> None:
     with smtplib.SMTP("localhost", host.ports.mx, timeout=30) as client:
         assert client.sendmail("friend@example.org", [demo.address], message(message_id=message_id)) == {}
     assert facts(host, message_id) == ("mx", None, "friend@example.org", False)
+
+
+@pytest.mark.parametrize(("address", "shown"), [("127.0.0.1", "[127.0.0.1]"), ("::1", "[IPv6:::1]")])
+def test_both_internet_protocols_are_served(host: Host, demo: User, address: str, shown: str) -> None:
+    with Wire(host.ports.mx, host=address) as wire:
+        wire.hello("client.test")
+        message_id = wire.message(message(), "friend@example.org", demo.address).id
+    client, trace = host.row(
+        "SELECT client_address, convert_from(trace_headers, 'UTF8') FROM relaymail.message"
+        " WHERE id = %s::uuid",
+        message_id,
+    )
+    assert client == address
+    assert trace.startswith("Return-Path: <friend@example.org>\r\nReceived: from client.test (" + shown + ")")
+    assert f"id {message_id}\r\n\tfor <{demo.address}>;" in trace
 
 
 def test_smtplib_delivers_over_tls(host: Host, demo: User) -> None:

@@ -43,6 +43,9 @@ def test_mail_waits_while_the_database_is_away_and_is_taken_when_it_is_back(
     host.launch()
     until(lambda: greets(host.ports.mx) == 421)
     assert greets(host.ports.submission) == 421
+    assert host.stop() == 0
+    host.launch()
+    until(lambda: greets(host.ports.mx) == 421)
     own_postgres.start()
     host.until_open()
     user = host.user()

@@ -314,3 +314,14 @@ def test_a_demo_answers_health_while_it_runs(host: Host) -> None:
         report = json.load(answer)
     states = {check["name"]: check["status"] for check in report["checks"]}
     assert states["database"] == states["smtp"] == states["certificate"] == "Healthy"
+
+
+def test_a_kill_while_the_database_is_made_does_not_spoil_the_next_start(new_host: MakeHost) -> None:
+    host = new_host(fresh=True)
+    host.launch()
+    host.until_logged("Creating the database")
+    host.kill()
+    host.start()
+    assert host.deliver(message(), "demo@example.test")
+    assert host.stop() == 0
+    assert host.postgres_processes() == []

@@ -111,6 +111,13 @@ def test_the_1001st_recipient_is_deferred(host: Host, demo: User) -> None:
         assert wire.data(message()).code == 250
 
 
+def test_a_trusted_client_may_send_as_much_over_one_connection_as_it_likes(host: Host, demo: User) -> None:
+    with host.mx() as wire:
+        for _ in range(11):
+            wire.send(b"".join(pipeline([demo.address], message()) for _ in range(100)))
+            assert [wire.reply().code for _ in range(400)] == [250, 250, 354, 250] * 100
+
+
 def test_messages_of_several_sessions_do_not_mix(host: Host, demo: User) -> None:
     users = [host.user() for _ in range(4)]
     sent: list[tuple[User, str, bytes]] = []
