@@ -67,6 +67,7 @@ def _timeouts(settings: Settings) -> Timeouts:
     timeouts = settings.smtp.timeouts
     return Timeouts(
         command=timeouts.command,
+        command_under_load=timeouts.command_under_load,
         handshake=timeouts.handshake,
         auth_line=timeouts.auth_line,
         data_idle=timeouts.data_idle,

@@ -91,7 +91,7 @@ class Dialogue:
                 return reply.UNKNOWN_COMMAND
             return handler(self, argument)
         except ReplyError as refusal:
-            self._end_authentication()
+            self.end_authentication()
             return refusal.reply
 
     def content(self, data: bytes) -> tuple[Deferred[None] | None, bytes | None]:
@@ -243,21 +243,22 @@ class Dialogue:
 
     def _auth_response(self, response: bytes | None) -> Outcome:
         assert self._mechanism is not None
-        step = self._mechanism.respond(response)
+        try:
+            step = self._mechanism.respond(response)
+        except ReplyError:
+            self._failed_authentications += 1
+            raise
         if isinstance(step, sasl.Challenge):
             self.expects = Expects.AUTH_RESPONSE
             return sasl_challenge(step.text)
-        self._end_authentication()
+        self.end_authentication()
         return self._authenticate(step)
 
-    def _end_authentication(self) -> None:
+    def end_authentication(self) -> None:
+        """The exchange, if there is one, is over."""
         self._mechanism = None
         if self.expects is Expects.AUTH_RESPONSE:
             self.expects = Expects.COMMAND
-
-    def auth_line_too_long(self) -> None:
-        """The response was too long to be read: the exchange is over."""
-        self._end_authentication()
 
     async def _authenticate(self, credentials: sasl.Credentials) -> Reply:
         try:
@@ -299,7 +300,7 @@ class Dialogue:
                 case "BODY":
                     if value is None or value.upper() not in {"7BIT", "8BITMIME"}:
                         raise ReplyError(reply.syntax("BODY=7BIT or BODY=8BITMIME"))
-                case "SMTPUTF8":
+                case "SMTPUTF8" if self.peer.extended:
                     if value is not None:
                         raise ReplyError(reply.syntax("SMTPUTF8 takes no value"))
                 case "AUTH" if self.policy.authentication:

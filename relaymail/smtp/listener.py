@@ -23,6 +23,9 @@ log = Logger()
 
 BACKLOG: Final = 1024
 """Connections the kernel holds until we accept them."""
+CROWDED: Final = 0.8
+RELAXED: Final = 0.7
+"""Shares of the connections allowed that must be used, and free again, for idle clients to have less time."""
 
 
 class ListenError(Exception):
@@ -33,6 +36,7 @@ class Sessions:
     """All live sessions of the process, over all listeners."""
 
     def __init__(self, limit: int) -> None:
+        self.crowded = False
         self._live: set[ESMTPServer] = set()
         self._limit = limit
         self._draining = False
@@ -49,11 +53,17 @@ class Sessions:
 
     def began(self, session: ESMTPServer) -> None:
         """Count a session in."""
+        if not self.crowded and len(self._live) >= CROWDED * self._limit:
+            self.crowded = True
+            for other in self._live:
+                other.hurry()
         self._live.add(session)
 
     def ended(self, session: ESMTPServer) -> None:
         """Count a session out."""
         self._live.discard(session)
+        if self.crowded and len(self._live) < RELAXED * self._limit:
+            self.crowded = False
         if self._drained is not None and not self._live:
             drained, self._drained = self._drained, None
             drained.callback(None)
@@ -98,9 +108,7 @@ class ESMTPFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> ESMTPServer:
         """A new session; one that is refused says so and closes."""
-        session = ESMTPServer(
-            self._surroundings, self._sessions.admission() or self._ready(), self._sessions.ended
-        )
+        session = ESMTPServer(self._surroundings, self._sessions.admission() or self._ready(), self._sessions)
         self._sessions.began(session)
         return session
 

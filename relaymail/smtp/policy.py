@@ -41,6 +41,8 @@ class Timeouts:
     """Seconds to wait for something, unless said otherwise."""
 
     command: float = 5 * MINUTE
+    command_under_load: float = 10.0
+    """For a command while most connections are used."""
     handshake: float = MINUTE
     auth_line: float = MINUTE
     data_idle: float = 3 * MINUTE

@@ -6,8 +6,9 @@ clock and closes. What a command means is in :mod:`relaymail.smtp.dialogue`; who
 
 from __future__ import annotations
 
+import ipaddress
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
@@ -26,17 +27,21 @@ from zope.interface import implementer
 from relaymail.smtp import reply
 from relaymail.smtp.command import is_tls_hello
 from relaymail.smtp.content import SLICE
+from relaymail.smtp.deadline import Deadline
 from relaymail.smtp.dialogue import Dialogue, Expects
 from relaymail.smtp.policy import MINUTE
 from relaymail.smtp.reply import Reply, ReplyError
 from relaymail.smtp.session import Peer, TLSFacts
-from relaymail.smtp.surroundings import Surroundings
+from relaymail.smtp.surroundings import Crowd, Surroundings
 from relaymail.smtp.tls import describe_connection
 
 log = Logger()
 
 INPUT_MARK: Final = 128 * 1024
 """Octets of pipelined input held while a command is being decided; more is left in the kernel."""
+
+BATCH: Final = 100
+"""Replies of a batch that are held before they are written: what is written can be held against the client."""
 
 LINGER: Final = 30.0
 """Seconds a client has to take the last replies before the connection is cut."""
@@ -45,7 +50,6 @@ LINGER_AT_STOP: Final = 2.0
 """The same while the host stops, which an idle client must not hold up."""
 
 _AUTH_COMMAND: Final = re.compile(rb"[Aa][Uu][Tt][Hh] ")
-_BARE_CR: Final = re.compile(rb"\r(?!\n)")
 
 
 @implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
@@ -54,34 +58,31 @@ class ESMTPServer(Protocol):
 
     transport: Any
 
-    def __init__(
-        self,
-        surroundings: Surroundings,
-        opening: Reply | None,
-        ended: Callable[[ESMTPServer], None],
-    ) -> None:
+    def __init__(self, surroundings: Surroundings, opening: Reply | None, crowd: Crowd) -> None:
         self._around = surroundings
         self._policy = surroundings.policy
         self._opening = opening
-        self._ended = ended
+        self._crowd = crowd
         self._reactor = surroundings.reactor
         self._buffer = b""
         self._at = 0
-        self._skipping = False
-        """The rest of a line that was too long is being skipped."""
+        self._too_long: Reply | None = None
+        """What is to be said at the end of a line that is too long and being skipped."""
         self._replies: list[bytes] = []
         self._busy = False
         """A command is being decided; nothing behind it is looked at."""
         self._advancing = False
         self._closing = False
         self._draining = False
+        self._handshaking = surroundings.policy.implicit_tls
+        """A TLS handshake is going on: what is written now would be held back until it is over."""
         self._end_of_input = False
         self._output_blocked = False
         self._content_blocked = False
         self._paused = False
         self._deciding: Deferred[Reply] | None = None
-        self._timer: Any = None
-        self._deadline = 0.0
+        self._penalty: Any = None
+        """The timer of the pause that an error costs."""
         self._content_began = 0.0
         self._messages = 0
         self._stored = False
@@ -92,8 +93,8 @@ class ESMTPServer(Protocol):
 
     def connectionMade(self) -> None:
         """Greet, or say why not."""
-        client = self.transport.getPeer()
-        self.peer = Peer(self._around.new_session_id(), self._policy.listener, client.host, client.port)
+        client = _client(self.transport.getPeer())
+        self.peer = Peer(self._around.new_session_id(), self._policy.listener, *client)
         self.dialogue = Dialogue(
             self._policy,
             self.peer,
@@ -101,27 +102,29 @@ class ESMTPServer(Protocol):
             lambda: self._around.tls is not None,
             self._around.new_content,
         )
-        self._began = self._reactor.seconds()
+        timeouts = self._policy.timeouts
+        self._deadline = Deadline(self._reactor, self._reactor.seconds() + timeouts.session, self._expired)
         self.transport.registerProducer(self, True)
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
         self._direct = isinstance(self.transport, Connection)
         self._around.observer.connection_opened(self._policy.listener)
-        timeouts = self._policy.timeouts
-        if self._policy.implicit_tls:
-            # What is written before the handshake is held back, and held-back output would stop the reading
-            # that the handshake needs
-            self._wait(timeouts.handshake)
+        if self._handshaking:
+            # A greeting now would be held back, and held-back output would stop the reading that the
+            # handshake needs
+            self._deadline.within(timeouts.handshake)
         else:
-            self._wait(timeouts.command)
+            self._await_input()
             self._greet()
 
     def _greet(self) -> None:
-        self._send(self._opening or reply.greeting(self._policy.server_name))
+        opening = reply.SHUTTING_DOWN if self._draining else self._opening
+        self._send(opening or reply.greeting(self._policy.server_name))
         self._flush()
 
     def handshakeCompleted(self) -> None:
         """TLS is up: from here on the session is a protected one."""
+        self._handshaking = False
         self.peer.tls = TLSFacts(*(describe_connection(self.transport) or ("TLS", "")))
         self._await_input()
         if self._policy.implicit_tls and not self._closing:
@@ -130,12 +133,13 @@ class ESMTPServer(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Let go of everything; a message being stored goes on by itself."""
         self._closing = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._deadline.cancel()
+        if self._penalty is not None:
+            self._penalty.cancel()
+            self._penalty = None
         self._buffer = b""
         self.dialogue.closed()
-        self._ended(self)
+        self._crowd.ended(self)
         self._around.observer.connection_closed(self._policy.listener)
         if self._around.probes.take((self.peer.address, self.peer.port)):
             return
@@ -163,11 +167,15 @@ class ESMTPServer(Protocol):
     def drain(self) -> None:
         """The host is stopping: 421 now if nothing is under way, else behind the reply that is due."""
         self._draining = True
-        if self._closing:
-            self._set_timer(LINGER_AT_STOP)
+        if self._closing or self._handshaking:
+            self._deadline.within(LINGER_AT_STOP)
         elif not self._busy and self.dialogue.expects is not Expects.CONTENT:
             self._send(reply.SHUTTING_DOWN)
-            self._flush()
+
+    def hurry(self) -> None:
+        """The host has become crowded: a client that is waited for has less time from now on."""
+        if not (self._busy or self._handshaking or self._closing):
+            self._await_input()
 
     def abort(self) -> None:
         """Close without a word: never a 5xx for what might have been stored."""
@@ -203,7 +211,7 @@ class ESMTPServer(Protocol):
         if self._stored:
             self._stored = False
             self._around.after_stored()
-        if self._end_of_input and not self._busy and not self._content_blocked:
+        if self._end_of_input and not (self._busy or self._content_blocked or self._output_blocked):
             self._close()
         self._regulate()
 
@@ -217,39 +225,41 @@ class ESMTPServer(Protocol):
             self._send(reply.NOT_SMTP)
             return False
         end = self._buffer.find(b"\n", self._at)
-        limit = self._line_limit()
+        limit = self._policy.limits.command_line
         if end < 0:
             if len(self._buffer) - self._at > limit:
-                self._skipping = True
-                self._buffer, self._at = b"", 0
+                self._too_long = self._too_long or self._excess(self._buffer[self._at :])
+                if self._too_long is not None:
+                    self._buffer, self._at = b"", 0
             return False
         line = self._buffer[self._at : end]
         self._at = end + 1
-        if self._skipping or len(line) > limit:
-            self._skipping = False
-            self._line_too_long()
-        elif not line.endswith(b"\r") or _BARE_CR.search(line, 0, len(line) - 1):
-            self._settle(reply.BAD_LINE_END)
+        if len(line) > limit and self._too_long is None:
+            self._too_long = self._excess(line)
+        if self._too_long is not None:
+            self._refuse_line(self._too_long)
+        elif not line or line.find(b"\r") != len(line) - 1:
+            self._refuse_line(reply.BAD_LINE_END)
         elif self._draining:
             self._settle(reply.SHUTTING_DOWN)
         else:
             self._decide(line[:-1])
         return True
 
-    def _line_limit(self) -> int:
+    def _excess(self, line: bytes) -> Reply | None:
+        """How to refuse a long line or what there is of it; ``None``: AUTH may be as long as this."""
         limits = self._policy.limits
-        if self.dialogue.expects is Expects.AUTH_RESPONSE or (
-            self._policy.authentication and _AUTH_COMMAND.match(self._buffer, self._at)
+        if self.dialogue.expects is not Expects.AUTH_RESPONSE and not (
+            self._policy.authentication and _AUTH_COMMAND.match(line)
         ):
-            return limits.auth_line
-        return limits.command_line
+            return reply.LINE_TOO_LONG
+        return reply.AUTH_LINE_TOO_LONG if len(line) > limits.auth_line else None
 
-    def _line_too_long(self) -> None:
-        if self.dialogue.expects is Expects.AUTH_RESPONSE:
-            self.dialogue.auth_line_too_long()
-            self._settle(reply.AUTH_LINE_TOO_LONG)
-        else:
-            self._settle(reply.LINE_TOO_LONG)
+    def _refuse_line(self, refusal: Reply) -> None:
+        """Refuse a line that is not read; an AUTH exchange that it belonged to is over."""
+        self._too_long = None
+        self.dialogue.end_authentication()
+        self._settle(refusal)
 
     def _decide(self, line: bytes) -> None:
         """Have the dialogue decide about a line and send its reply, in its turn."""
@@ -264,7 +274,7 @@ class ESMTPServer(Protocol):
 
     def _wait_for(self, deciding: Coroutine[Any, Any, Reply]) -> None:
         self._busy = True
-        self._wait(self._policy.timeouts.store)
+        self._deadline.within(self._policy.timeouts.store, capped=False)
         self._deciding = Deferred.fromCoroutine(deciding)
         self._deciding.addErrback(self._unforeseen)
         self._deciding.addCallback(self._decided)
@@ -329,11 +339,12 @@ class ESMTPServer(Protocol):
             pause = self.dialogue.authentication_delay()
         if pause:
             self._busy = True
-            self._reactor.callLater(pause, self._paid, answer)
+            self._penalty = self._reactor.callLater(pause, self._paid, answer)
         else:
             self._finish(answer)
 
     def _paid(self, answer: Reply) -> None:
+        self._penalty = None
         self._busy = False
         if not self._closing:
             self._finish(answer)
@@ -343,7 +354,7 @@ class ESMTPServer(Protocol):
         self._send(answer)
         if self.dialogue.expects is Expects.CONTENT:
             self._content_began = self._reactor.seconds()
-        elif answer.code >= 500 and self._data_refused_with_body():
+        elif self.dialogue.data_refused and self._at < len(self._buffer):
             # What is buffered may be a body, and a body must never run as commands
             self._flush()
             self._close()
@@ -352,17 +363,15 @@ class ESMTPServer(Protocol):
             self._send(reply.SHUTTING_DOWN)
         self._await_input()
 
-    def _data_refused_with_body(self) -> bool:
-        return self.dialogue.data_refused and self._at < len(self._buffer)
-
     def _send(self, answer: Reply) -> None:
         if self._closing:
             return
         self._replies.append(answer.data)
         self._around.observer.replied(answer.code)
         if answer.closes:
-            self._flush()
             self._close()
+        elif len(self._replies) >= BATCH:
+            self._flush()
 
     def _flush(self) -> None:
         """All replies of a batch leave in one write."""
@@ -392,7 +401,10 @@ class ESMTPServer(Protocol):
             return
         self._flush()
         self._closing = True
-        self._set_timer(LINGER_AT_STOP if self._draining else LINGER)
+        self._deadline.within(LINGER_AT_STOP if self._draining else LINGER, capped=False)
+        if self._paused:
+            # TLS ends with an answer of the client
+            self.transport.resumeProducing()
         self.transport.unregisterProducer()
         self.transport.loseConnection()
 
@@ -405,9 +417,10 @@ class ESMTPServer(Protocol):
         self._send(reply.START_TLS)
         self._flush()
         self._direct = False
+        self._handshaking = True
         self.dialogue.tls_started()
+        self._deadline.within(self._policy.timeouts.handshake)
         self.transport.startTLS(self._around.tls)
-        self._wait(self._policy.timeouts.handshake)
 
     # Pauses
 
@@ -447,40 +460,36 @@ class ESMTPServer(Protocol):
             case Expects.CONTENT:
                 slow = self._reactor.seconds() - self._content_began - MINUTE
                 too_slow = slow > 0 and self.dialogue.received < slow * timeouts.data_rate
-                self._wait(0.0 if too_slow else timeouts.data_idle)
+                self._deadline.within(0.0 if too_slow else timeouts.data_idle)
             case Expects.AUTH_RESPONSE:
-                self._wait(timeouts.auth_line)
+                self._deadline.within(timeouts.auth_line)
             case _:
-                self._wait(timeouts.command)
+                self._deadline.within(
+                    timeouts.command_under_load if self._crowd.crowded else timeouts.command
+                )
 
-    def _wait(self, seconds: float) -> None:
-        """Set the deadline. There is one timer a session, and it is moved only when the deadline comes
-        nearer."""
-        now = self._reactor.seconds()
-        self._deadline = now + seconds
-        if not self._busy:
-            self._deadline = min(self._deadline, self._began + self._policy.timeouts.session)
-        if self._timer is None or self._timer.getTime() > self._deadline:
-            self._set_timer(self._deadline - now)
-
-    def _set_timer(self, seconds: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._reactor.callLater(max(seconds, 0.0), self._time_over)
-
-    def _time_over(self) -> None:
-        self._timer = None
-        now = self._reactor.seconds()
-        if self._closing or (self._policy.implicit_tls and self.peer.tls is None):
+    def _expired(self) -> None:
+        """The deadline has passed."""
+        if self._closing or self._handshaking:
             self.abort()
-        elif now < self._deadline:
-            self._set_timer(self._deadline - now)
         elif self._busy:
             # Our own work takes too long: give it up, which is answered 451
-            self._set_timer(self._policy.timeouts.store)
+            self._deadline.within(self._policy.timeouts.store, capped=False)
             if self._deciding is not None:
                 self._deciding.cancel()
-        elif now >= self._began + self._policy.timeouts.session:
+        elif self._reactor.seconds() >= self._deadline.latest:
             self._send(reply.SESSION_TOO_LONG)
         else:
             self._send(reply.IDLE)
+
+
+def _client(address: Any) -> tuple[str, int]:
+    """Host and port of a client; IPv6 without zone, and as IPv4 where it is that in disguise."""
+    host = getattr(address, "host", None)
+    if host is None:
+        # A Unix socket: somebody on this machine
+        return "127.0.0.1", 0
+    if ":" in host:
+        plain = ipaddress.IPv6Address(host.partition("%")[0])
+        host = str(plain.ipv4_mapped or plain)
+    return host, address.port

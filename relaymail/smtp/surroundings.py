@@ -29,6 +29,16 @@ class Observer(Protocol):
         """Something unforeseen happened and was answered 451."""
 
 
+class Crowd(Protocol):
+    """All sessions of the process, as one of them sees the others."""
+
+    crowded: bool
+    """Whether so many connections are open that idle ones have to go sooner."""
+
+    def ended(self, session: Any) -> None:
+        """A session is over."""
+
+
 @dataclass(slots=True)
 class Surroundings:
     """What all sessions of a listener share."""

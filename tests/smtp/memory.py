@@ -33,6 +33,9 @@ class Transport(StringTransport):
     def setTcpNoDelay(self, enabled: bool) -> None:
         """Nothing to do in memory."""
 
+    def startTLS(self, factory: object) -> None:
+        """The handshake is the test's to tell of."""
+
 
 class RecordingSession:
     """Takes all mail; ``late`` makes it wait for a Deferred before each decision about an address."""
@@ -100,6 +103,17 @@ class Counter:
         self.failures += 1
 
 
+class Company:
+    """The other sessions."""
+
+    def __init__(self) -> None:
+        self.crowded = False
+        self.gone: list[ESMTPServer] = []
+
+    def ended(self, session: ESMTPServer) -> None:
+        self.gone.append(session)
+
+
 class Conversation:
     """One session with the engine, spoken in bytes."""
 
@@ -108,7 +122,7 @@ class Conversation:
         self.session = RecordingSession()
         self.counter = Counter()
         self.transport = Transport(peerAddress=IPv4Address("TCP", "192.0.2.1", 54321))
-        self.ended: list[ESMTPServer] = []
+        self.company = Company()
         around = Surroundings(
             policy=policy,
             reactor=self.clock,
@@ -119,7 +133,7 @@ class Conversation:
             observer=self.counter,
             probes=ProbeRegistry(),
         )
-        self.server = ESMTPServer(around, None, self.ended.append)
+        self.server = ESMTPServer(around, None, self.company)
         self.server.makeConnection(self.transport)
 
     def _new_session(self, peer: Peer) -> RecordingSession:

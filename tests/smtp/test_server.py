@@ -454,5 +454,5 @@ def test_the_session_hears_of_the_end(talk: Talk) -> None:
     t = talk()
     t.server.connectionLost()
     assert t.session.is_closed
-    assert t.ended == [t.server]
+    assert t.company.gone == [t.server]
     assert t.clock.getDelayedCalls() == []
