@@ -111,6 +111,7 @@ AUTH_LINE_TOO_LONG: Final = Reply(500, "5.5.6", "Authentication exchange line is
 BAD_BASE64: Final = Reply(501, "5.5.2", "Cannot decode base64")
 AUTHENTICATION_CANCELLED: Final = Reply(501, "5.7.0", "Authentication cancelled")
 STARTTLS_INJECTION: Final = Reply(501, "5.5.1", "Nothing may follow STARTTLS", closes=True)
+HOLD_TOO_LONG: Final = Reply(501, "5.5.4", "Cannot hold a message that long")
 NOT_IMPLEMENTED: Final = Reply(502, "5.5.1", "Command not implemented")
 SEND_HELLO: Final = Reply(503, "5.5.1", "Send EHLO first")
 SEND_MAIL: Final = Reply(503, "5.5.1", "Send MAIL first")
