@@ -6,7 +6,6 @@ clock and closes. What a command means is in :mod:`relaymail.smtp.dialogue`; who
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Coroutine
 from typing import Any, Final
@@ -19,7 +18,6 @@ from twisted.internet.interfaces import (
     IPushProducer,
 )
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -29,9 +27,10 @@ from relaymail.smtp.command import is_tls_hello
 from relaymail.smtp.content import SLICE
 from relaymail.smtp.deadline import Deadline
 from relaymail.smtp.dialogue import Dialogue, Expects
+from relaymail.smtp.output import Output
 from relaymail.smtp.policy import MINUTE
 from relaymail.smtp.reply import Reply, ReplyError
-from relaymail.smtp.session import Peer, TLSFacts
+from relaymail.smtp.session import Peer, TLSFacts, client_of
 from relaymail.smtp.surroundings import Crowd, Surroundings
 from relaymail.smtp.tls import describe_connection
 
@@ -39,9 +38,6 @@ log = Logger()
 
 INPUT_MARK: Final = 128 * 1024
 """Octets of pipelined input held while a command is being decided; more is left in the kernel."""
-
-BATCH: Final = 100
-"""Replies of a batch that are held before they are written: what is written can be held against the client."""
 
 LINGER: Final = 30.0
 """Seconds a client has to take the last replies before the connection is cut."""
@@ -68,7 +64,6 @@ class ESMTPServer(Protocol):
         self._at = 0
         self._too_long: Reply | None = None
         """What is to be said at the end of a line that is too long and being skipped."""
-        self._replies: list[bytes] = []
         self._busy = False
         """A command is being decided; nothing behind it is looked at."""
         self._advancing = False
@@ -86,14 +81,12 @@ class ESMTPServer(Protocol):
         self._content_began = 0.0
         self._messages = 0
         self._stored = False
-        self._direct = False
-        """Nothing stands between us and the socket: no TLS, nothing unsent."""
 
     # The connection
 
     def connectionMade(self) -> None:
         """Greet, or say why not."""
-        client = _client(self.transport.getPeer())
+        client = client_of(self.transport.getPeer())
         self.peer = Peer(self._around.new_session_id(), self._policy.listener, *client)
         self.dialogue = Dialogue(
             self._policy,
@@ -107,7 +100,7 @@ class ESMTPServer(Protocol):
         self.transport.registerProducer(self, True)
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
-        self._direct = isinstance(self.transport, Connection)
+        self._output = Output(self.transport)
         self._around.observer.connection_opened(self._policy.listener)
         if self._handshaking:
             # A greeting now would be held back, and held-back output would stop the reading that the
@@ -120,7 +113,7 @@ class ESMTPServer(Protocol):
     def _greet(self) -> None:
         opening = reply.SHUTTING_DOWN if self._draining else self._opening
         self._send(opening or reply.greeting(self._policy.server_name))
-        self._flush()
+        self._output.flush()
 
     def handshakeCompleted(self) -> None:
         """TLS is up: from here on the session is a protected one."""
@@ -207,7 +200,7 @@ class ESMTPServer(Protocol):
                 pass
         finally:
             self._advancing = False
-        self._flush()
+        self._output.flush()
         if self._stored:
             self._stored = False
             self._around.after_stored()
@@ -356,7 +349,7 @@ class ESMTPServer(Protocol):
             self._content_began = self._reactor.seconds()
         elif self.dialogue.data_refused and self._at < len(self._buffer):
             # What is buffered may be a body, and a body must never run as commands
-            self._flush()
+            self._output.flush()
             self._close()
             return
         if self._draining and not answer.closes and self.dialogue.expects is not Expects.CONTENT:
@@ -366,40 +359,16 @@ class ESMTPServer(Protocol):
     def _send(self, answer: Reply) -> None:
         if self._closing:
             return
-        self._replies.append(answer.data)
+        self._output.add(answer.data)
         self._around.observer.replied(answer.code)
         if answer.closes:
             self._close()
-        elif len(self._replies) >= BATCH:
-            self._flush()
-
-    def _flush(self) -> None:
-        """All replies of a batch leave in one write."""
-        if self._replies:
-            data = b"".join(self._replies) if len(self._replies) > 1 else self._replies[0]
-            self._replies = []
-            self._write(data)
-
-    def _write(self, data: bytes) -> None:
-        """Send at once what the kernel takes.
-
-        A reply is small and the socket nearly always takes it; by way of the reactor it would cost two
-        ``epoll_ctl`` calls and a turn, four times a message.
-        """
-        if self._direct:
-            sent = self.transport.writeSomeData(data)
-            if sent == len(data):
-                return
-            # The client reads slowly or is gone: from here on the transport keeps what is unsent
-            self._direct = False
-            data = data[sent:] if isinstance(sent, int) else data
-        self.transport.write(data)
 
     def _close(self) -> None:
         """Close behind what was written."""
         if self._closing:
             return
-        self._flush()
+        self._output.flush()
         self._closing = True
         self._deadline.within(LINGER_AT_STOP if self._draining else LINGER, capped=False)
         if self._paused:
@@ -415,8 +384,8 @@ class ESMTPServer(Protocol):
             self._send(reply.STARTTLS_INJECTION)
             return
         self._send(reply.START_TLS)
-        self._flush()
-        self._direct = False
+        self._output.flush()
+        self._output.tls_begins()
         self._handshaking = True
         self.dialogue.tls_started()
         self._deadline.within(self._policy.timeouts.handshake)
@@ -481,15 +450,3 @@ class ESMTPServer(Protocol):
             self._send(reply.SESSION_TOO_LONG)
         else:
             self._send(reply.IDLE)
-
-
-def _client(address: Any) -> tuple[str, int]:
-    """Host and port of a client; IPv6 without zone, and as IPv4 where it is that in disguise."""
-    host = getattr(address, "host", None)
-    if host is None:
-        # A Unix socket: somebody on this machine
-        return "127.0.0.1", 0
-    if ":" in host:
-        plain = ipaddress.IPv6Address(host.partition("%")[0])
-        host = str(plain.ipv4_mapped or plain)
-    return host, address.port

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from ipaddress import IPv6Address
+from typing import Any, Protocol
 
 from relaymail.smtp.address import Address
 from relaymail.smtp.content import Content
@@ -37,6 +38,18 @@ class Peer:
     extended: bool = False
     """Whether it said EHLO."""
     tls: TLSFacts | None = None
+
+
+def client_of(address: Any) -> tuple[str, int]:
+    """Host and port of a client: IPv6 without its zone, and as IPv4 where it is that in disguise."""
+    host = getattr(address, "host", None)
+    if host is None:
+        # A Unix socket: somebody on this machine
+        return "127.0.0.1", 0
+    if ":" in host:
+        plain = IPv6Address(host.partition("%")[0])
+        host = str(plain.ipv4_mapped or plain)
+    return host, address.port
 
 
 class ISession(Protocol):

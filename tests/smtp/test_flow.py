@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 
 from relaymail.smtp.policy import Limits, Policy
-from relaymail.smtp.session import TLSFacts
+from relaymail.smtp.session import TLSFacts, client_of
 from tests.smtp.memory import Conversation
 
 MX = Policy("mx", "mx.example.test", strict_newlines=True)
@@ -208,3 +209,17 @@ def test_smtputf8_is_not_for_helo_sessions(talk: Talk) -> None:
     assert t.say(b"MAIL FROM:<a@example.org> SMTPUTF8").startswith(b"555 5.5.4 ")
     assert t.say(b"MAIL FROM:<a@example.org>") == b"250 2.1.0 Ok\r\n"
     assert t.say("RCPT TO:<é@example.test>".encode()) == b"553 5.6.7 SMTPUTF8 required\r\n"
+
+
+@pytest.mark.parametrize(
+    ("address", "client"),
+    [
+        (IPv4Address("TCP", "192.0.2.1", 25), ("192.0.2.1", 25)),
+        (IPv6Address("TCP", "2001:db8::1", 25), ("2001:db8::1", 25)),
+        (IPv6Address("TCP", "fe80::1%eth0", 25), ("fe80::1", 25)),
+        (IPv6Address("TCP", "::ffff:192.0.2.1", 25), ("192.0.2.1", 25)),
+        (UNIXAddress(b"/run/relaymail"), ("127.0.0.1", 0)),
+    ],
+)
+def test_a_client_has_one_spelling(address: object, client: tuple[str, int]) -> None:
+    assert client_of(address) == client
