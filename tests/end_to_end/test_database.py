@@ -108,9 +108,9 @@ def test_a_silent_database_costs_a_451_and_the_resend_is_stored_once(
     host.start()
     user = host.user()
     raws = [message(message_id=new_message_id()) for _ in range(3)]
-    wires = [host.mx() for _ in raws]
+    wires = [host.mx(), host.mx(), host.submission(user)]
     for wire in wires:
-        wire.envelope("friend@example.org", user.address)
+        wire.envelope(user.address, user.address)
         wire.command("DATA")
     own_postgres.freeze()
     for wire, raw in zip(wires, raws, strict=True):
@@ -118,7 +118,7 @@ def test_a_silent_database_costs_a_451_and_the_resend_is_stored_once(
     assert {wire.reply().start for wire in wires} == {"451 4.3.0"}
     own_postgres.thaw()
     for wire, raw in zip(wires, raws, strict=True):
-        assert host.export(wire.message(raw, "friend@example.org", user.address).id) == raw
+        assert host.export(wire.message(raw, user.address, user.address).id) == raw
         wire.close()
     assert host.row("SELECT count(*) FROM relaymail.message") == (len(raws),)
 
