@@ -48,7 +48,7 @@ class _Everything(Resource):
     isLeaf = True
 
     def __init__(self, api: Api) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._api = api
 
     def render(self, request: Request) -> Any:

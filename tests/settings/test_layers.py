@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -142,7 +143,7 @@ def test_a_file_that_is_no_json_object_is_refused_by_name(refused: Refused, file
 
 def test_the_place_of_a_mistake_in_the_file_is_told_past_comments(refused: Refused) -> None:
     (error,) = refused('{\n  /* one\n two */ "Smtp": {"Port": 1,,}\n}')
-    assert "line 3, column 29" in error
+    assert re.search("line 3, column 2[79]", error)  # the comma, or the one before it (Python 3.13)
 
 
 def test_a_key_given_twice_in_the_file_is_refused(refused: Refused) -> None:

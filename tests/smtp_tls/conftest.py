@@ -57,6 +57,20 @@ class Issued:
         return bytes(self.key.private_bytes(Encoding.PEM, form, encryption))
 
 
+def _usage(authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
 def issue(
     name: str,
     issuer: Issued | None = None,
@@ -79,6 +93,13 @@ def issue(
         .not_valid_after(end)
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), True)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), False)
+        # Python 3.13 verifies as RFC 5280 wants it, and misses these
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key((issuer.key if issuer else key).public_key()),
+            False,
+        )
+        .add_extension(_usage(authority), True)
         .sign(issuer.key if issuer else key, SHA256())
     )
     return Issued(certificate, key)
