@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Final
@@ -117,6 +119,7 @@ class Content:
         "_digest",
         "_directory",
         "_file",
+        "_lock",
         "_memory_limit",
         "_pending",
         "_run",
@@ -135,6 +138,8 @@ class Content:
         self._pending = 0
         self._closed = False
         self._file: IO[bytes] | None = None
+        # A descriptor closed while a thread reads from it would be the next connection's: threads take turns
+        self._lock = threading.Lock()
         self._writing: Deferred[None] | None = None
         self._digest = hashlib.sha256()
         self.size = 0
@@ -168,10 +173,9 @@ class Content:
         Raises :exc:`SpoolError`.
         """
         if self._writing is not None:
-            await self._settled()
+            await _fired(self._writing)
         if self._file is not None and self._chunks:
-            self._spool()
-            await self._settled()
+            await _fired(self._spool())
         if self.error is not None:
             raise SpoolError(str(self.error)) from self.error
         if self._file is None:
@@ -196,8 +200,9 @@ class Content:
         whole = self.memory()
         if whole is not None:
             return whole
-        assert self._file is not None
-        return mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        with self._lock:
+            # It has a descriptor of its own, which outlives ours
+            return mmap.mmap(self._descriptor(), 0, access=mmap.ACCESS_READ)
 
     def parts(self, size: int) -> Iterator[bytes]:
         """The content in parts of ``size`` octets; a spooled one only in a thread."""
@@ -206,9 +211,9 @@ class Content:
             for start in range(0, len(whole), size):
                 yield whole[start : start + size]
             return
-        assert self._file is not None
-        self._file.seek(0)
-        while part := self._file.read(size):
+        for start in range(0, self.size, size):
+            with self._lock:
+                part = os.pread(self._descriptor(), size, start)
             yield part
 
     def close(self) -> None:
@@ -218,14 +223,18 @@ class Content:
         self._pending = 0
         if self._file is not None and self._writing is None:
             # Freeing the blocks of a large file takes a while
-            file, self._file = self._file, None
-            self._run(file.close)
+            self._run(self._close_file)
 
-    async def _settled(self) -> None:
-        waiting: Deferred[None] = Deferred()
-        assert self._writing is not None
-        self._writing.addCallback(waiting.callback)
-        await waiting
+    def _descriptor(self) -> int:
+        if self._file is None:
+            raise SpoolError("the content was let go")
+        return self._file.fileno()
+
+    def _close_file(self) -> None:
+        with self._lock:
+            file, self._file = self._file, None
+            if file is not None:
+                file.close()
 
     def _spool(self) -> Deferred[None]:
         chunks, self._chunks = self._chunks, []
@@ -255,3 +264,10 @@ class Content:
         if self._closed:
             self.close()
         settled.callback(None)
+
+
+async def _fired(writing: Deferred[None]) -> None:
+    """Wait for a Deferred that others wait for too: whoever is cancelled does not take it from them."""
+    waiting: Deferred[None] = Deferred()
+    writing.addCallback(waiting.callback)
+    await waiting

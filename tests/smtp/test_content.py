@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.threads import deferToThread
 
 from relaymail.smtp.content import SLICE, Content, DataReader, SpoolError
+from tests.conftest import reactor
+from tests.support.waiting import until
 
 PIECES = st.lists(
     st.sampled_from([b"\r", b"\n", b".", b"\r\n", b"a", b"\0", b"\r\n.", b"..", b"text"]), max_size=30
@@ -170,3 +176,66 @@ def test_content_that_was_let_go_is_not_taken_for_empty(tmp_path: Path) -> None:
     for use in (content.memory, content.map, lambda: next(content.parts(10))):
         with pytest.raises(SpoolError):
             use()
+
+
+def open_files() -> set[int]:
+    """The inodes of this process's open files."""
+    inodes = set()
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            inodes.add(os.stat(f"/proc/self/fd/{descriptor}").st_ino)
+    return inodes
+
+
+async def spooled(folder: Path, run: Callable[..., Deferred[Any]], text: bytes) -> Content:
+    content = Content(folder, run, 10)
+    content.write(text)
+    await content.finish()
+    assert content.spooled
+    return content
+
+
+async def test_two_who_read_a_spooled_message_do_not_disturb_each_other(tmp_path: Path) -> None:
+    """The store tries again while a thread may still read for the try before."""
+    content = await spooled(tmp_path, maybeDeferred, b"0123456789" * 3)
+    first, second = content.parts(10), content.parts(15)
+    assert next(first) == b"0123456789"
+    assert b"".join(second) == b"0123456789" * 3
+    assert b"".join(first) == b"0123456789" * 2
+    content.close()
+
+
+async def test_a_file_is_not_closed_under_a_thread_that_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its descriptor would be the next connection's, and the thread would read from that."""
+    content = await spooled(tmp_path, deferToThread, b"0123456789" * 3)
+    reading, go_on = threading.Event(), threading.Event()
+    pread = os.pread
+
+    def slow(descriptor: int, size: int, offset: int) -> bytes:
+        reading.set()
+        assert go_on.wait(10)
+        return pread(descriptor, size, offset)
+
+    monkeypatch.setattr(os, "pread", slow)
+    opened = os.fstat(content._file.fileno()).st_ino  # type: ignore[union-attr]
+    part = deferToThread(next, content.parts(10))
+    await deferToThread(reading.wait, 10)
+    content.close()
+    await deferToThread(lambda: None)
+    assert opened in open_files()
+    go_on.set()
+    assert await part == b"0123456789"
+    await until(reactor, lambda: opened not in open_files())
+    with pytest.raises(SpoolError):
+        await deferToThread(next, content.parts(10))
+
+
+async def test_the_last_part_of_a_message_is_spooled_too(tmp_path: Path) -> None:
+    content = Content(tmp_path, maybeDeferred, 10)
+    content.write(b"x" * 11)
+    content.write(b"y")
+    assert await content.finish() == hashlib.sha256(b"x" * 11 + b"y").digest()
+    assert b"".join(content.parts(5)) == b"x" * 11 + b"y"
+    content.close()
