@@ -77,7 +77,7 @@ class Server:
         sockets = bind("test", LOOPBACK, 0)
         # Else the kernel takes megabytes of replies that nobody reads
         sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * 1024)
-        ports = adopt(sockets, factory, surroundings, reactor)
+        ports: list[Any] = adopt(sockets, factory, surroundings, reactor)
         try:
             yield ports[0].getHost().port
         finally:
