@@ -32,7 +32,7 @@ def trace_headers(
     literal = f"IPv6:{origin.client_address}" if ":" in origin.client_address else origin.client_address
     lines = [
         f"Received: from {client} ([{literal}])",
-        f"\tby {server_name} with {origin.protocol}",
+        f"\tby {server_name} with {_protocol(origin, envelope)}",
     ]
     if origin.tls_version:
         lines.append(f"\t({origin.tls_version} {origin.tls_cipher})")
@@ -44,3 +44,10 @@ def trace_headers(
     if origin.listener == "mx":
         lines.insert(0, f"Return-Path: <{envelope.reverse_path}>")
     return "\r\n".join([*lines, ""]).encode("utf-8", "replace")
+
+
+def _protocol(origin: Origin, envelope: Envelope) -> str:
+    """The registered name (RFC 3848; RFC 6531 4.3 for internationalized mail)."""
+    if "SMTPUTF8" in envelope.parameters:
+        return origin.protocol.replace("ESMTP", "UTF8SMTP")
+    return origin.protocol
