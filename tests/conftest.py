@@ -26,7 +26,7 @@ ASYNC_TEST_LIMIT = 60.0
 
 
 def run_on_reactor(coroutine: Coroutine[Any, Any, Any], limit: float = ASYNC_TEST_LIMIT) -> Any:
-    """Run ``coroutine`` on the global reactor to its end as trial does: run, then crash, as often as asked."""
+    """Run ``coroutine`` on the global reactor to its end as trial does: run, crash, as often as needed."""
     outcome: list[Any] = []
 
     def finish(result: Any) -> None:

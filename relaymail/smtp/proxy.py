@@ -1,4 +1,4 @@
-"""The PROXY protocol, versions 1 and 2 (the client of a load balancer). Pure: the listener moves the bytes."""
+"""The PROXY protocol, versions 1 and 2 (the client of a load balancer). Pure: the listener moves bytes."""
 
 from __future__ import annotations
 
