@@ -130,7 +130,7 @@ class Accounts:
         An address belongs to the user whose e-mail address or *verified* additional address it is, in any
         case. Where several claim it the oldest user has it, and one warning says so.
         """
-        wanted = {address.lower() for address in addresses if _storable(address)}
+        wanted = {address.lower() for address in addresses if storable(address)}
         if not wanted:
             return {}
         rows = await self._database.query(
@@ -160,7 +160,7 @@ class Accounts:
         :param login: the user's e-mail address in any case; no other address is a login name.
         :param prefix: first 12 characters of the key given. Keys stored without a prefix are candidates too.
         """
-        if not (_storable(login) and _storable(prefix)):
+        if not (storable(login) and storable(prefix)):
             return []
         rows = await self._candidate_rows(login, prefix)
         return [
@@ -221,7 +221,7 @@ class Accounts:
         )
 
 
-def _storable(text: str) -> bool:
+def storable(text: str) -> bool:
     """Whether PostgreSQL could hold ``text`` as an address; one that it cannot would fail a whole batch."""
     if not 0 < len(text) <= LONGEST_ADDRESS or "\0" in text:
         return False

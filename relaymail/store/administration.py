@@ -19,6 +19,7 @@ from twisted.internet.threads import deferToThread
 
 from relaymail.store.accounts import KEY_REVOKED_CHANNEL, UNDEFINED_COLUMN, parse_scopes
 from relaymail.store.database import Database, DatabaseError
+from relaymail.store.scram import UserSalt, derive, salt_of_user
 
 KEY_BYTES = 32
 BCRYPT_COST = 11
@@ -42,14 +43,24 @@ _INSERT_USER = """
     VALUES (%s, %s, 'relaymail', %s, %s, now()) RETURNING "CreatedAt"
 """
 
-_INSERT_KEY = """
-    INSERT INTO public."SmtpApiKeys" ("Id", "UserId", "Name", "KeyHash", "Scopes", "CreatedAt", "KeyPrefix")
-    VALUES (%s, %s, %s, %s, %s, now(), %s)
+_INSERT_VERIFIER = """
+    INSERT INTO relaymail.scram_verifier (key_id, user_id, stored_key, server_key) VALUES (%s, %s, %s, %s)
 """
 
-_INSERT_KEY_WITHOUT_PREFIX = """
-    INSERT INTO public."SmtpApiKeys" ("Id", "UserId", "Name", "KeyHash", "Scopes", "CreatedAt")
-    VALUES (%s, %s, %s, %s, %s, now())
+# One statement, so that there is no key without its verifier
+_INSERT_KEY = f"""
+    WITH key AS (
+        INSERT INTO public."SmtpApiKeys"
+            ("Id", "UserId", "Name", "KeyHash", "Scopes", "CreatedAt", "KeyPrefix")
+        VALUES (%s, %s, %s, %s, %s, now(), %s)
+    ) {_INSERT_VERIFIER}
+"""
+
+_INSERT_KEY_WITHOUT_PREFIX = f"""
+    WITH key AS (
+        INSERT INTO public."SmtpApiKeys" ("Id", "UserId", "Name", "KeyHash", "Scopes", "CreatedAt")
+        VALUES (%s, %s, %s, %s, %s, now())
+    ) {_INSERT_VERIFIER}
 """
 
 # Through JSON, so that a table without the column (an older API) answers null instead of an error
@@ -66,6 +77,8 @@ _REVOKE_KEY = """
     WITH revoked AS (
         UPDATE public."SmtpApiKeys" SET "RevokedAt" = now() WHERE "Id" = %s AND "RevokedAt" IS NULL
         RETURNING "Id", "RevokedAt"
+    ), forgotten AS (
+        DELETE FROM relaymail.scram_verifier WHERE key_id = %s
     )
     SELECT "RevokedAt", pg_notify(%s, "Id"::text) FROM revoked
 """
@@ -249,20 +262,26 @@ class Administration:
             raise AccountError(f"{user.email} has no grant for {address}.")
 
     async def create_key(self, user: User, name: str, scopes: Sequence[str]) -> NewKey:
-        """Make an API key: 32 random bytes in base64, of which only the bcrypt hash is kept."""
+        """Make an API key: 32 random bytes in base64, of which only the bcrypt hash and a SCRAM verifier are
+        kept."""
         if not 0 < len(name) <= LONGEST_KEY_NAME:
             raise AccountError(f"The name of a key has 1 to {LONGEST_KEY_NAME} characters.")
         key = base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
         new = NewKey(key, uuid4(), key[:PREFIX_LENGTH], user.email, name, list(scopes))
-        # Revision 2a is what the API writes; for keys of ASCII it is the same function as 2b
-        hashed = await deferToThread(bcrypt.hashpw, key.encode(), bcrypt.gensalt(BCRYPT_COST, prefix=b"2a"))
-        row = (new.id, user.id, name, hashed.decode(), json.dumps(new.scopes))
+        salt = await salt_of_user(self._database, user.id, user.email)
+        hashed, verifier = await deferToThread(_derive, key, salt)
+        row = (new.id, user.id, name, hashed, json.dumps(new.scopes))
+        of_key = (new.id, user.id, *verifier)
         try:
-            await self._database.execute("administration.create_key", _INSERT_KEY, (*row, new.prefix))
+            await self._database.execute(
+                "administration.create_key", _INSERT_KEY, (*row, new.prefix, *of_key)
+            )
         except DatabaseError as error:
             if error.sqlstate != UNDEFINED_COLUMN:
                 raise
-            await self._database.execute("administration.create_key", _INSERT_KEY_WITHOUT_PREFIX, row)
+            await self._database.execute(
+                "administration.create_key", _INSERT_KEY_WITHOUT_PREFIX, (*row, *of_key)
+            )
         return new
 
     async def list_keys(self, user: User | None = None) -> list[Key]:
@@ -289,7 +308,7 @@ class Administration:
             raise AccountError("Several keys begin like this: give the id that `relaymail key list` shows.")
         found = _key(rows[0])
         revoked = await self._database.query(
-            "administration.revoke_key", _REVOKE_KEY, (found.id, KEY_REVOKED_CHANNEL)
+            "administration.revoke_key", _REVOKE_KEY, (found.id, found.id, KEY_REVOKED_CHANNEL)
         )
         return replace(found, revoked_at=revoked[0][0]) if revoked else found
 
@@ -302,6 +321,13 @@ class Administration:
         taken = await self._taken(address)
         if taken:
             raise AccountError(f"{address} already belongs to {taken[0][1]}.")
+
+
+def _derive(key: str, salt: UserSalt) -> tuple[str, tuple[bytes, bytes]]:
+    """In a thread: the bcrypt hash of a key, and ``StoredKey`` and ``ServerKey`` of SCRAM."""
+    # Revision 2a is what the API writes; for keys of ASCII it is the same function as 2b
+    hashed = bcrypt.hashpw(key.encode(), bcrypt.gensalt(BCRYPT_COST, prefix=b"2a"))
+    return hashed.decode(), derive(key, salt)
 
 
 def _key(row: tuple[Any, ...]) -> Key:
