@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, Protocol
 from uuid import UUID
@@ -74,3 +74,13 @@ class Record:
     summary: Summary
     emails: tuple[MailboxEmail, ...]
     content: RawContent
+
+    def under(self, id: UUID) -> Record:
+        """The same message with an id it was given before, which its headers name as well."""
+        before, after = str(self.id), str(id)
+        return replace(
+            self,
+            id=id,
+            trace_headers=self.trace_headers.replace(before.encode(), after.encode()),
+            header_message_id=self.header_message_id.replace(before, after),
+        )

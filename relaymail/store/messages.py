@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
 
@@ -73,7 +72,7 @@ class MessageStore:
         """
         before = self._in_doubt.get(record.fingerprint)
         if before is not None:
-            record = replace(record, id=before)
+            record = record.under(before)
         try:
             if record.content.memory() is None:
                 stored = await self._alone(record)
