@@ -156,7 +156,7 @@ class HostingSession:
         """``postmaster`` is always there (RFC 5321 4.5.1)."""
         hosting = self._hosting
         if not recipient.domain:
-            recipient = Address(recipient.local, next(iter(hosting.hosted_domains), hosting.server_name))
+            recipient = Address(recipient.local, min(hosting.hosted_domains, default=hosting.server_name))
         owner = await self._owner(recipient)
         if owner is None and hosting.postmaster is not None:
             local, _, domain = hosting.postmaster.rpartition("@")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -17,13 +19,18 @@ ID = UUID("01234567-89ab-7def-8123-456789abcdef")
 AT = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
 
 
-def trace(origin: Origin, *recipients: str, sender: str = "s@example.org", **parameters: str | None) -> str:
-    envelope = Envelope(sender, tuple(map(EnvelopeRecipient, recipients)), parameters)
+def trace(
+    origin: Origin,
+    *recipients: str,
+    sender: str = "s@example.org",
+    parameters: Mapping[str, str | None] | None = None,
+) -> str:
+    envelope = Envelope(sender, tuple(map(EnvelopeRecipient, recipients)), parameters or {})
     return trace_headers(ID, AT, "mx.example.test", origin, envelope).decode()
 
 
-def origin(listener: str = "mx", name: str = "client.example.org", **facts: object) -> Origin:
-    return Origin(listener, "session", str(facts.pop("address", "192.0.2.1")), name, **facts)  # type: ignore[arg-type]
+def origin(name: str = "client.example.org", address: str = "192.0.2.1", **facts: Any) -> Origin:
+    return Origin("mx", "session", address, name, **facts)
 
 
 def test_on_the_mx_the_sender_is_recorded_too() -> None:
@@ -59,9 +66,9 @@ def test_an_ipv6_client_is_a_tagged_literal() -> None:
     ],
 )
 def test_the_protocol_has_its_registered_name(
-    facts: dict[str, object], parameters: dict[str, str | None], protocol: str
+    facts: dict[str, Any], parameters: dict[str, str | None], protocol: str
 ) -> None:
-    assert f" with {protocol}\r\n" in trace(origin("submission", **facts), "b@example.test", **parameters)
+    assert f" with {protocol}\r\n" in trace(origin(**facts), "b@example.test", parameters=parameters)
 
 
 @given(st.text(max_size=2100))
