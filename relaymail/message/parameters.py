@@ -154,4 +154,5 @@ def _parameter_value(match: re.Match[str]) -> str:
     # "charset=us-ascii (Plain text)" is RFC 2045's own example; "name=my file (1).pdf" is everybody's
     if name.lower().startswith(("name", "filename")):
         return value
-    return value.split(None, 1)[0] if value else ""
+    # Not str.split: what Python takes for white space (U+001C, U+00A0) may be all there is
+    return value.partition(" ")[0].partition("\t")[0]

@@ -109,6 +109,12 @@ def test_the_disposition(value: str, kind: str | None) -> None:
     assert parameters.disposition(value.encode(), budget())[0] == kind
 
 
+@pytest.mark.parametrize(("given", "expected"), [(b"\x1c", "\x1c"), (b"\x1f\xa0 x", "\x1f\xa0"), (b'""', "")])
+def test_only_a_blank_or_a_tab_ends_a_value(given: bytes, expected: str) -> None:
+    _, read = parameters.content_type(b"multipart/mixed; boundary=" + given, budget())
+    assert read.octets("boundary") == expected.encode("latin-1")
+
+
 def test_parameters_beyond_the_limit_are_left_out_and_noted() -> None:
     account = budget(ParseLimits(parameters=3))
     _, given = parameters.content_type(b"a/b; a=1; b=2; c=3; d=4; boundary=none" + b" " * 80, account)
