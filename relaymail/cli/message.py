@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import BinaryIO
@@ -25,6 +25,7 @@ Examples:
   relaymail message list --limit 20
   relaymail message show 01890a5d-ac96
   relaymail message export 01890a5d-ac96 --output message.eml
+  relaymail message export 01890a5d-ac96 --delivered
 """
 
 
@@ -98,9 +99,17 @@ def show(invocation: Invocation, message_id: str, as_json: bool) -> None:
     metavar="FILE",
     help="Write here instead.",
 )
+@click.option(
+    "--delivered",
+    is_flag=True,
+    help="Write the message as a reader or the next host gets it: with trace headers, and, if it was"
+    " submitted, mended and without Bcc.",
+)
 @json_option
 @pass_invocation
-def export(invocation: Invocation, message_id: str, output: Path | None, as_json: bool) -> None:
+def export(
+    invocation: Invocation, message_id: str, output: Path | None, delivered: bool, as_json: bool
+) -> None:
     """Write the bytes of a message, exactly as they were received, to standard output.
 
     With --output and --json, what was written is reported on standard output.
@@ -108,23 +117,25 @@ def export(invocation: Invocation, message_id: str, output: Path | None, as_json
     if as_json and output is None:
         raise click.UsageError("--json needs --output: standard output is the message itself.")
 
+    parts = Archive.export_delivered if delivered else Archive.export
+
     async def work(database: Database) -> tuple[UUID, int]:
         archive = Archive(database)
         found = await archive.resolve(message_id)
         if output is None:
-            return found, await _write(archive, found, sys.stdout.buffer)
+            return found, await _write(parts(archive, found), sys.stdout.buffer)
         with output.open("wb") as file:
-            return found, await _write(archive, found, file)
+            return found, await _write(parts(archive, found), file)
 
     found, size = invocation.with_database(work)
     if as_json:
         print_json({"id": found, "file": str(output), "size_bytes": size})
 
 
-async def _write(archive: Archive, message_id: UUID, stream: BinaryIO) -> int:
+async def _write(parts: AsyncIterator[bytes], stream: BinaryIO) -> int:
     """Write the parts one by one; the number of bytes."""
     size = 0
-    async for part in archive.export(message_id):
+    async for part in parts:
         stream.write(part)
         size += len(part)
     stream.flush()

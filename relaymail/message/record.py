@@ -74,6 +74,8 @@ class Record:
     summary: Summary
     emails: tuple[MailboxEmail, ...]
     content: RawContent
+    added_sender: str | None = None
+    """The address of a ``Sender:`` field that the message is delivered with; ``None``: none is added."""
 
     def under(self, id: UUID) -> Record:
         """The same message with an id it was given before, which its headers name as well."""

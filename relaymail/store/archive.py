@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from relaymail.message.delivered import DeliveredForm, Fixes
 from relaymail.store.database import Database
 
 SHORTEST_PREFIX = 8
@@ -28,7 +29,13 @@ _NEWEST = """
 _FACTS = """
     SELECT id, received_at, listener, session_id, client_address, client_name, login_user_id, tls_version,
            tls_cipher, reverse_path, mail_parameters, size_bytes, encode(sha256, 'hex'), message_id,
-           from_address, subject, parse_status, email_ids
+           from_address, subject, parse_status, added_sender, email_ids
+    FROM relaymail.message WHERE id = %s
+"""
+
+_DELIVERED = """
+    SELECT trace_headers, listener <> 'mx', message_id, received_at, added_sender,
+           COALESCE(upper(mail_parameters ->> 'BODY') = 'BINARYMIME', false)
     FROM relaymail.message WHERE id = %s
 """
 
@@ -122,6 +129,7 @@ class MessageDetail:
     from_address: str
     subject: str
     parse_status: str
+    added_sender: str | None
     email_ids: list[UUID]
     recipients: list[EnvelopeRecipient]
     events: list[Event]
@@ -230,6 +238,23 @@ class Archive:
             yield part
         if digest.digest() != expected:
             raise ArchiveError(f"Message {message_id} is not stored as it was received: its SHA-256 differs.")
+
+    async def export_delivered(self, message_id: UUID) -> AsyncIterator[bytes]:
+        """The message as a reader or the next host gets it; memory holds its header section and one part.
+
+        :raises ArchiveError: as :meth:`export` does; what was given before is not the message then.
+        """
+        rows = await self._database.query("archive.delivered", _DELIVERED, (message_id,))
+        if not rows:
+            raise ArchiveError(f"There is no message {message_id}.")
+        trace, submitted, header_message_id, received_at, sender, binary = rows[0]
+        fixes = Fixes(header_message_id, received_at, sender, binary) if submitted else None
+        form = DeliveredForm(bytes(trace), fixes)
+        async for part in self.export(message_id):
+            if piece := form.feed(part):
+                yield piece
+        if piece := form.finish():
+            yield piece
 
     async def _part(self, message_id: UUID, number: int) -> bytes:
         rows = await self._database.query(

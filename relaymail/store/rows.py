@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -18,13 +18,13 @@ PART_OCTETS: Final = 512 * 1024
 _MESSAGE: Final = (
     "INSERT INTO relaymail.message (id, received_at, listener, session_id, client_address, client_name,"
     " login_user_id, tls_version, tls_cipher, reverse_path, mail_parameters, size_bytes, sha256, dedupe_key,"
-    " trace_headers, message_id, from_address, subject, parse_status, email_ids) VALUES ",
-    "(%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s::uuid[])",
+    " trace_headers, message_id, from_address, subject, parse_status, email_ids, added_sender) VALUES ",
+    "(%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s::uuid[],%s)",
 )
 _PART: Final = ("INSERT INTO relaymail.message_part (message_id, n, content) VALUES ", "(%s,%s,%s)")
 _RECIPIENT: Final = (
-    "INSERT INTO relaymail.envelope_recipient (message_id, n, address, user_id) VALUES ",
-    "(%s,%s,%s,%s)",
+    "INSERT INTO relaymail.envelope_recipient (message_id, n, address, user_id, parameters) VALUES ",
+    "(%s,%s,%s,%s,%s)",
 )
 _EVENT: Final = ("INSERT INTO relaymail.event (message_id, kind) VALUES ", "(%s,%s)")
 _OUTBOX: Final = ("INSERT INTO relaymail.outbox (message_id, email_id, payload) VALUES ", "(%s,%s,%s)")
@@ -96,7 +96,8 @@ class Rows:
             for n, start in enumerate(range(0, len(raw) or 1, PART_OCTETS)):
                 self._row(_PART, (message_id, n, raw[start : start + PART_OCTETS]))
         for n, recipient in enumerate(record.envelope.recipients):
-            self._row(_RECIPIENT, (message_id, n, recipient.address, _text(recipient.user_id)))
+            parameters = _json(recipient.parameters)
+            self._row(_RECIPIENT, (message_id, n, recipient.address, _text(recipient.user_id), parameters))
         self._row(_EVENT, (message_id, "accepted"))
         for email in record.emails:
             self._email(record, email)
@@ -192,7 +193,7 @@ def _message(record: Record) -> tuple[object, ...]:
         origin.tls_version,
         origin.tls_cipher,
         envelope.reverse_path,
-        msgspec.json.encode(envelope.parameters).decode() if envelope.parameters else None,
+        _json(envelope.parameters),
         record.content.size,
         record.sha256,
         str(record.fingerprint) if record.deduplicate else None,
@@ -202,6 +203,7 @@ def _message(record: Record) -> tuple[object, ...]:
         record.summary.subject,
         record.summary.parse_status,
         [str(email.id) for email in record.emails],
+        record.added_sender,
     )
 
 
@@ -240,3 +242,7 @@ def clean(text: str) -> str:
 
 def _text(value: UUID | None) -> str | None:
     return None if value is None else str(value)
+
+
+def _json(parameters: Mapping[str, str | None]) -> str | None:
+    return msgspec.json.encode(parameters).decode() if parameters else None

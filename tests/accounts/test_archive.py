@@ -9,7 +9,7 @@ import pytest
 
 from relaymail.store.archive import Archive, ArchiveError
 from relaymail.store.database import Database
-from tests.accounts.messages import store_message
+from tests.accounts.messages import TRACE, store_message
 
 FIRST = UUID("01890000-0000-7000-8000-000000000001")
 SECOND = UUID("01890000-0001-7000-8000-000000000002")
@@ -60,6 +60,50 @@ async def test_an_unknown_message_and_one_with_lost_bytes_are_errors(database: D
     await database.execute("test.lose", "DELETE FROM relaymail.message_part WHERE n = 1")
     with pytest.raises(ArchiveError, match="SHA-256"):
         await exported(archive, FIRST)
+
+
+async def delivered(database: Database) -> bytes:
+    return b"".join([part async for part in Archive(database).export_delivered(FIRST)])
+
+
+async def test_mail_of_other_hosts_is_delivered_with_its_trace_and_as_it_came(database: Database) -> None:
+    parts = [b"Bcc: x@y.test\n", b"\r\0", b"last"]
+    await store_message(database, parts, message_id=FIRST, added_sender="ann@example.test")
+    assert await delivered(database) == TRACE + b"".join(parts)
+
+
+@pytest.mark.parametrize("listener", ["submission", "submissions"])
+async def test_submitted_mail_is_delivered_with_what_was_stored_for_it(
+    database: Database, listener: str
+) -> None:
+    await store_message(
+        database,
+        [b"From: boss@example.test\nB", b"cc: x@y.test\n\nHello\n"],
+        message_id=FIRST,
+        listener=listener,
+        added_sender="ann@example.test",
+    )
+    assert await delivered(database) == TRACE + (
+        b"Message-ID: <m1@sender.test>\r\nDate: Fri, 02 Jan 2026 12:00:00 +0000\r\n"
+        b"Sender: ann@example.test\r\nFrom: boss@example.test\r\n\r\nHello\r\n"
+    )
+
+
+async def test_the_body_of_a_binary_message_is_delivered_as_it_came(database: Database) -> None:
+    raw = b"Message-ID: <m1@sender.test>\nDate: x\n\n\n\r\0"
+    await store_message(
+        database, [raw], message_id=FIRST, listener="submission", mail_parameters='{"BODY": "BinaryMIME"}'
+    )
+    assert await delivered(database) == TRACE + b"Message-ID: <m1@sender.test>\r\nDate: x\r\n\r\n\n\r\0"
+
+
+async def test_a_message_that_is_gone_or_damaged_is_not_delivered(database: Database) -> None:
+    with pytest.raises(ArchiveError, match="no message"):
+        await delivered(database)
+    await store_message(database, [b"one", b"two"], message_id=FIRST)
+    await database.execute("test.lose", "DELETE FROM relaymail.message_part WHERE n = 1")
+    with pytest.raises(ArchiveError, match="SHA-256"):
+        await delivered(database)
 
 
 async def test_everything_known_of_a_message_is_shown(database: Database) -> None:

@@ -7,7 +7,7 @@ import sys
 from uuid import UUID
 
 from relaymail.store.database import Database
-from tests.accounts.messages import store_message
+from tests.accounts.messages import TRACE, store_message
 from tests.cli.conftest import Command
 from tests.conftest import run_on_reactor
 
@@ -57,6 +57,18 @@ def test_an_export_is_the_message_byte_for_byte(relaymail: Command, database: Da
     done = relaymail.json("message", "export", str(FIRST), "--output", str(target))
     assert done == {"id": str(FIRST), "file": str(target), "size_bytes": len(b"".join(NASTY))}
     assert target.read_bytes() == b"".join(NASTY)
+
+
+def test_the_delivered_form_is_exported_too(relaymail: Command, database: Database) -> None:
+    raw = b"From: a@b.test\nBcc: c@d.test\n\nHello\n"
+    run_on_reactor(store_message(database, [raw], message_id=FIRST, listener="submission"))
+    done = relaymail("message", "export", str(FIRST), "--delivered").stdout
+    assert done.startswith(TRACE + b"Message-ID: <m1@sender.test>\r\nDate: ")
+    assert done.endswith(b"\r\nFrom: a@b.test\r\n\r\nHello\r\n")
+    target = relaymail.folder / "message.eml"
+    report = relaymail.json("message", "export", "--delivered", str(FIRST), "--output", str(target))
+    assert (report["size_bytes"], target.read_bytes()) == (len(done), done)
+    assert relaymail("message", "export", str(FIRST)).stdout == raw
 
 
 def test_an_export_that_cannot_be_written_is_an_error(relaymail: Command, database: Database) -> None:
