@@ -20,15 +20,18 @@ from relaymail.health.checks import (
 )
 from relaymail.hosting.authenticator import Authenticator
 from relaymail.hosting.login_limiter import FailedLoginLimiter
+from relaymail.hosting.scram import ScramLogins
 from relaymail.hosting.session import Hosting
 from relaymail.settings import Settings
 from relaymail.smtp.policy import Limits, ListenerName, Policy, Timeouts
 from relaymail.smtp.probe import ProbeRegistry
 from relaymail.smtp.reply import Reply
+from relaymail.smtp.scram_exchange import SCRAM, SCRAM_PLUS
 from relaymail.smtp.tls import ServerTLS
 from relaymail.store.accounts import Accounts
 from relaymail.store.database import Database
 from relaymail.store.messages import MessageStore
+from relaymail.store.scram import ScramKeys
 from relaymail.telemetry import Metrics
 
 
@@ -42,6 +45,7 @@ def listener_policy(settings: Settings, listener: ListenerName, *, has_certifica
         starttls=listener != "submissions" and has_certificate,
         implicit_tls=listener == "submissions",
         authentication=not mx and has_certificate,
+        mechanisms=("PLAIN", "LOGIN", *((SCRAM, SCRAM_PLUS) if smtp.scram else ())),
         authentication_required=not mx and smtp.require_authentication,
         strict_newlines=mx,
         limits=_limits(settings, mx=mx),
@@ -82,6 +86,7 @@ def hosting(
     settings: Settings,
     accounts: Accounts,
     authenticator: Authenticator,
+    scram: ScramKeys,
     store: MessageStore,
     metrics: Metrics,
     *,
@@ -95,6 +100,7 @@ def hosting(
     return Hosting(
         accounts=accounts,
         authenticator=authenticator,
+        scram=ScramLogins(scram, authenticator.note_use),
         limiter=login_limiter(settings, reactor),
         store=store,
         metrics=metrics,

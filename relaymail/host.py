@@ -22,6 +22,7 @@ from relaymail import assembly, demo
 from relaymail.health import HealthMonitor, HealthServer
 from relaymail.hosting.authenticator import Authenticator
 from relaymail.hosting.room import Room
+from relaymail.hosting.scram import ScramOffer
 from relaymail.hosting.session import Hosting, MXSession, SubmissionSession
 from relaymail.message.ids import short_id
 from relaymail.notify.notifier import Notifier
@@ -41,6 +42,7 @@ from relaymail.store.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from relaymail.store.messages import MessageStore
 from relaymail.store.retention import Retention
 from relaymail.store.schema.errors import SchemaError
+from relaymail.store.scram import ScramKeys
 from relaymail.telemetry import Metrics, TelemetryError, bridge_standard_logging, configure, observer
 
 log = Logger()
@@ -169,6 +171,9 @@ class Host(Service):
         store = MessageStore(database, reactor=self._reactor, run=self._run, crash=self._crash)
         accounts = Accounts(database, clock=self._reactor)
         authenticator = self._start_authenticator(accounts, database)
+        keys = ScramKeys(database)
+        self._scram = ScramOffer(keys, reactor=self._reactor)
+        self._stops.append(("SCRAM", self._scram.stop))
         notifier = self._start_notifier(database, telemetry.metrics)
         self._start_retention(database)
         room = Room(spool, lambda: store.longest_wait, reactor=self._reactor, run=self._run)
@@ -178,6 +183,7 @@ class Host(Service):
             self._settings,
             accounts,
             authenticator,
+            keys,
             store,
             telemetry.metrics,
             reactor=self._reactor,
@@ -327,6 +333,8 @@ class Host(Service):
         if self._demo_run:
             self._demo_key = await demo.demo_key(database, self._settings.data.directory)
         self._ready = True
+        if self._settings.smtp.scram:
+            self._scram.start()
         notifier.start()
         log.info("Ready to take mail")
 
@@ -376,6 +384,7 @@ class Host(Service):
             tls=self._tls,
             observer=metrics,
             probes=self._probes,
+            scram=self._scram.offered,
             after_stored=self._crash_after_reply,
         )
 

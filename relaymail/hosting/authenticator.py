@@ -99,7 +99,7 @@ class Authenticator:
         """
         token = self._token(login, password)
         found = self._known.get(token) or await self._joined(token, login, password)
-        self._note_use(found.key_id)
+        self.note_use(found.key_id)
         return found
 
     async def stop(self) -> None:
@@ -160,7 +160,8 @@ class Authenticator:
         self._known.put(token, found)
         return found
 
-    def _note_use(self, key_id: UUID) -> None:
+    def note_use(self, key_id: UUID) -> None:
+        """Have it written that the key was used just now, in a moment."""
         self._used[key_id] = self._now()
         if self._write_call is None and self._writing is None:
             self._write_call = self._reactor.callLater(LAST_USED_SECONDS, self._begin_writing)

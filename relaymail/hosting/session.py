@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from twisted.logger import Logger
@@ -19,6 +19,8 @@ from relaymail.hosting.authenticator import (
 )
 from relaymail.hosting.login_limiter import FailedLoginLimiter
 from relaymail.hosting.mailboxes import emails_for, header_only
+from relaymail.hosting.senders import author, authors_of, permits, sender_field
+from relaymail.hosting.scram import ScramLogins
 from relaymail.message.envelope import Envelope, EnvelopeRecipient, Origin
 from relaymail.message.ids import uuid7
 from relaymail.message.limits import ParseLimits
@@ -28,7 +30,9 @@ from relaymail.message.trace import trace_headers
 from relaymail.smtp import reply
 from relaymail.smtp.address import Address
 from relaymail.smtp.content import Content
+from relaymail.smtp.parameters import Parameters
 from relaymail.smtp.reply import Reply, ReplyError
+from relaymail.smtp.scram import KeyFound, Salting
 from relaymail.smtp.session import Peer
 from relaymail.store.accounts import Accounts, Owner
 from relaymail.store.database import DatabaseError
@@ -36,6 +40,8 @@ from relaymail.store.messages import MessageStore
 from relaymail.telemetry import Metrics
 
 log = Logger()
+
+T = TypeVar("T")
 
 INLINE_OCTETS: Final = 64 * 1024
 INLINE_LIMITS: Final = ParseLimits(seconds=0.005)
@@ -55,6 +61,7 @@ class Hosting:
 
     accounts: Accounts
     authenticator: Authenticator
+    scram: ScramLogins
     limiter: FailedLoginLimiter
     store: MessageStore
     metrics: Metrics
@@ -88,7 +95,7 @@ class HostingSession:
     def reset(self) -> None:
         """Forget the transaction."""
         self._reverse_path = ""
-        self._parameters: Mapping[str, str | None] = {}
+        self._parameters: Parameters = {}
         self._recipients: dict[str, EnvelopeRecipient] = {}
 
     def closed(self) -> None:
@@ -96,13 +103,43 @@ class HostingSession:
 
     async def authenticate(self, login: str, password: str) -> None:
         """Check a login; every client address has a limit of its own."""
-        hosting = self._hosting
-        if hosting.limiter.check(self._peer.address) > 0:
+        self._check_logins()
+        self._hosting.metrics.auth_attempted(self._peer.listener)
+        self._log_in(await self._answered(self._hosting.authenticator.verify(login, password)))
+
+    async def scram_salting(self, login: str) -> Salting:
+        """Begin a SCRAM login: what the keys of ``login`` are derived with."""
+        self._check_logins()
+        salt = await self._answered(self._hosting.scram.salt(login))
+        return Salting(salt.salt, salt.iterations)
+
+    async def scram_key(self, login: str, fits: Callable[[bytes], bool]) -> KeyFound:
+        """Check a SCRAM login under the same limits; it is the session's once the client has agreed."""
+        self._check_logins()
+        self._hosting.metrics.auth_attempted(self._peer.listener)
+        key = await self._answered(self._hosting.scram.key(login, fits))
+
+        def accept() -> None:
+            self._hosting.scram.used(key.key_id)
+            self._log_in(Login(key.user_id, key.email, key.key_id))
+
+        return KeyFound(key.server_key, accept)
+
+    def _check_logins(self) -> None:
+        """Refuse a client whose logins have failed too often."""
+        if self._hosting.limiter.check(self._peer.address) > 0:
             self._refused("too many failed authentications")
             raise ReplyError(reply.TOO_MANY_AUTHENTICATIONS)
-        hosting.metrics.auth_attempted(self._peer.listener)
+
+    def _log_in(self, login: Login) -> None:
+        self._login = login
+        self._hosting.limiter.succeeded(self._peer.address)
+
+    async def _answered(self, checking: Awaitable[T]) -> T:
+        """What a check comes to; a failure is counted and answered."""
+        hosting = self._hosting
         try:
-            self._login = await hosting.authenticator.verify(login, password)
+            return await checking
         except AuthenticationFailed:
             hosting.limiter.failed(self._peer.address)
             hosting.metrics.auth_failed(self._peer.listener)
@@ -113,9 +150,8 @@ class HostingSession:
                 "Session {session}: cannot authenticate: {why}", session=self._peer.session_id, why=str(error)
             )
             raise ReplyError(reply.AUTHENTICATION_UNAVAILABLE) from error
-        hosting.limiter.succeeded(self._peer.address)
 
-    def mail(self, sender: Address | None, parameters: Mapping[str, str | None]) -> Awaitable[None] | None:
+    def mail(self, sender: Address | None, parameters: Parameters) -> Awaitable[None] | None:
         """Begin a transaction, if there is room and this client may send as ``sender``."""
         full = self._hosting.room()
         if full is not None:
@@ -128,31 +164,31 @@ class HostingSession:
     def _check_sender(self, sender: Address | None) -> Awaitable[None] | None:
         return None
 
-    def recipient(self, recipient: Address, parameters: Mapping[str, str | None]) -> Awaitable[None] | None:
+    def recipient(self, recipient: Address, parameters: Parameters) -> Awaitable[None] | None:
         """Add a recipient, if this client may reach it."""
         raise ReplyError(reply.RELAYING_DENIED)
 
-    def _add_local(self, recipient: Address) -> Awaitable[None] | None:
+    def _add_local(self, recipient: Address, parameters: Parameters) -> Awaitable[None] | None:
         """Add an address of ours: at once where its owner is known, else behind a look-up."""
         if recipient.local.lower() == "postmaster":
-            return self._add_postmaster(recipient)
+            return self._add_postmaster(recipient, parameters)
         owner = self._hosting.accounts.cached_owner(recipient.keys[0])
         if owner is None:
-            return self._look_up(recipient)
-        self._add(recipient, owner)
+            return self._look_up(recipient, parameters)
+        self._add(recipient, owner, parameters)
         return None
 
-    async def _look_up(self, recipient: Address) -> None:
+    async def _look_up(self, recipient: Address, parameters: Parameters) -> None:
         owner = await self._owner(recipient)
         if owner is None and not self._without_owner(recipient):
             raise self._refusal(reply.NO_SUCH_MAILBOX, "no such mailbox")
-        self._add(recipient, owner)
+        self._add(recipient, owner, parameters)
 
     def _without_owner(self, recipient: Address) -> bool:
         """Whether mail for this address is taken although nobody has it."""
         return not self._hosting.validate_recipients and recipient.host in self._hosting.hosted_domains
 
-    async def _add_postmaster(self, recipient: Address) -> None:
+    async def _add_postmaster(self, recipient: Address, parameters: Parameters) -> None:
         """``postmaster`` is always there (RFC 5321 4.5.1)."""
         hosting = self._hosting
         if not recipient.domain:
@@ -161,7 +197,7 @@ class HostingSession:
         if owner is None and hosting.postmaster is not None:
             local, _, domain = hosting.postmaster.rpartition("@")
             owner = await self._owner(Address(local, domain))
-        self._add(recipient, owner)
+        self._add(recipient, owner, parameters)
 
     async def _owner(self, address: Address) -> Owner | None:
         try:
@@ -171,18 +207,17 @@ class HostingSession:
                     return owner
         except DatabaseError as error:
             log.warn(
-                "Session {session}: cannot look up a recipient: {why}",
+                "Session {session}: cannot look up an address: {why}",
                 session=self._peer.session_id,
                 why=str(error),
             )
             raise ReplyError(reply.TEMPORARY) from error
         return None
 
-    def _add(self, recipient: Address, owner: Owner | None) -> None:
+    def _add(self, recipient: Address, owner: Owner | None, parameters: Parameters) -> None:
+        user = None if owner is None else owner.user_id
         # The same recipient twice is one row
-        self._recipients.setdefault(
-            recipient.keys[0], EnvelopeRecipient(str(recipient), None if owner is None else owner.user_id)
-        )
+        self._recipients.setdefault(recipient.keys[0], EnvelopeRecipient(str(recipient), user, parameters))
 
     async def message(self, content: Content) -> str:
         """Store the message; returning means committed."""
@@ -190,7 +225,8 @@ class HostingSession:
         digest = await content.finish()
         summary = await self._summarize(content)
         self._check(summary)
-        record = await self._record(content, digest, summary)
+        added_sender = await self._check_authors(content, summary)
+        record = await self._record(content, digest, summary, added_sender)
         try:
             stored = await self._hosting.store.accept(record)
         except DatabaseError as error:
@@ -236,7 +272,13 @@ class HostingSession:
         if any(attachment.size > hosting.attachment_limit for attachment in summary.attachments):
             raise self._refusal(reply.ATTACHMENT_TOO_BIG, "attachment too big")
 
-    async def _record(self, content: Content, digest: bytes, summary: Summary) -> Record:
+    async def _check_authors(self, content: Content, summary: Summary) -> str | None:
+        """Refuse what may not be sent from these authors; the address for a ``Sender:`` field to be added."""
+        return None
+
+    async def _record(
+        self, content: Content, digest: bytes, summary: Summary, added_sender: str | None
+    ) -> Record:
         hosting, peer = self._hosting, self._peer
         user = self._login.user_id if self._login else None
         envelope = Envelope(self._reverse_path, tuple(self._recipients.values()), self._parameters)
@@ -265,6 +307,7 @@ class HostingSession:
             summary=summary,
             emails=emails_for(envelope, summary, user, await self._owners(envelope, summary)),
             content=content,
+            added_sender=added_sender,
         )
 
     async def _owners(self, envelope: Envelope, summary: Summary) -> Mapping[str, UUID]:
@@ -305,11 +348,11 @@ class HostingSession:
 class MXSession(HostingSession):
     """Mail from other hosts: anyone may send, to users of the hosted domains only."""
 
-    def recipient(self, recipient: Address, parameters: Mapping[str, str | None]) -> Awaitable[None] | None:
+    def recipient(self, recipient: Address, parameters: Parameters) -> Awaitable[None] | None:
         """Take what is for a hosted domain."""
         if recipient.domain and recipient.host not in self._hosting.hosted_domains:
             raise self._refusal(reply.RELAYING_DENIED, "relaying denied")
-        return self._add_local(recipient)
+        return self._add_local(recipient, parameters)
 
     def _deduplicate(self) -> bool:
         return self._hosting.deduplicate_mx
@@ -323,22 +366,49 @@ class SubmissionSession(HostingSession):
         return None if sender is None or self._login is None else self._may_send_as(sender, self._login)
 
     async def _may_send_as(self, sender: Address, login: Login) -> None:
-        try:
-            permitted = await self._hosting.accounts.sender_addresses(login.user_id)
-        except DatabaseError as error:
-            raise ReplyError(reply.TEMPORARY) from error
-        names = {*sender.keys, *(f"@{key.rpartition('@')[2]}" for key in sender.keys)}
-        if not names & permitted:
+        if not permits(await self._permitted(login), sender):
             raise self._refusal(reply.SENDER_NOT_PERMITTED, "sender not permitted")
 
-    def recipient(self, recipient: Address, parameters: Mapping[str, str | None]) -> Awaitable[None] | None:
+    async def _permitted(self, login: Login) -> frozenset[str]:
+        try:
+            return await self._hosting.accounts.sender_addresses(login.user_id)
+        except DatabaseError as error:
+            raise ReplyError(reply.TEMPORARY) from error
+
+    async def _check_authors(self, content: Content, summary: Summary) -> str | None:
+        """Every address of ``From:`` must be one that the login may send as, whatever the reverse-path is.
+
+        A message without the field says nothing wrong; a field in which no address can be read might.
+        """
+        login = self._login
+        if login is None:
+            return None
+        named = await authors_of(content, summary, self._hosting.run)
+        authors = [author(text) for text in named or ()]
+        if named is not None:
+            permitted = await self._permitted(login)
+            if not authors or not all(address and permits(permitted, address) for address in authors):
+                raise self._refusal(reply.AUTHOR_NOT_PERMITTED, "author not permitted")
+        known = {address.keys[0]: address for address in authors if address}
+        if summary.has_sender or (len(known) == 1 and await self._is_own(*known.values(), login)):
+            return None
+        return sender_field(login.email, utf8="SMTPUTF8" in self._parameters)
+
+    async def _is_own(self, address: Address, login: Login) -> bool:
+        """Whether the address is the login's own or a verified one, not only granted."""
+        if login.email.lower() in address.keys:
+            return True
+        owner = await self._owner(address)
+        return owner is not None and owner.user_id == login.user_id
+
+    def recipient(self, recipient: Address, parameters: Parameters) -> Awaitable[None] | None:
         """Take what is local; nothing is sent on yet, so what is not is refused rather than lost."""
         hosted = not recipient.domain or recipient.host in self._hosting.hosted_domains
-        return self._add_local(recipient) if hosted else self._add_user(recipient)
+        return self._add_local(recipient, parameters) if hosted else self._add_user(recipient, parameters)
 
-    async def _add_user(self, recipient: Address) -> None:
+    async def _add_user(self, recipient: Address, parameters: Parameters) -> None:
         """An address outside the hosted domains is local all the same when a user has it."""
         owner = await self._owner(recipient)
         if owner is None:
             raise self._refusal(reply.RELAYING_DENIED, "relaying denied")
-        self._add(recipient, owner)
+        self._add(recipient, owner, parameters)

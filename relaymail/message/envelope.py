@@ -14,6 +14,8 @@ class EnvelopeRecipient:
     address: str
     user_id: UUID | None = None
     """The local user it reaches; ``None`` for a local address without an owner."""
+    parameters: Mapping[str, str | None] = field(default_factory=dict)
+    """RCPT parameters by upper-case name (DSN, RFC 3461)."""
 
 
 @dataclass(frozen=True, slots=True)

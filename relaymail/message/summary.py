@@ -76,6 +76,8 @@ class Summary:
     hops: int
     """Received: fields."""
     has_date: bool
+    has_from: bool
+    """Whether there is a From: field, with an address in it or not."""
     has_message_id: bool
     """Whether there is a Message-ID: field, usable or not."""
     has_sender: bool
@@ -177,6 +179,7 @@ class _Reading:
             self._section.end,
             self._section.hops,
             b"date" in fields,
+            b"from" in fields,
             b"message-id" in fields,
             b"sender" in fields,
             status,

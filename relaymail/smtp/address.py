@@ -149,6 +149,8 @@ class _PathReader:
     def _source_route(self) -> None:
         more = True
         while more and self._take("@"):
+            if self.at > PATH_OCTETS:
+                raise AddressError(f"longer than {PATH_OCTETS} octets")
             if self._peek() == "[":
                 self._literal()
             else:

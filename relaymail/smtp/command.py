@@ -13,6 +13,7 @@ Parameters = dict[str, str | None]
 
 _PARAMETER: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([^= ]+))?")
 _CONTROL: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+_CHUNK: Final = re.compile(r"([0-9]{1,20})(?: +(LAST))?", re.IGNORECASE)
 _HTTP_VERBS: Final = frozenset(
     {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "CONNECT", "TRACE", "PATCH"}
 )
@@ -71,6 +72,17 @@ def recipient_argument(argument: str, *, utf8: bool) -> tuple[Address, Parameter
     if address is None:
         raise ReplyError(reply.bad_recipient("the null path is no recipient"))
     return address, _parameters(rest)
+
+
+def chunk_argument(argument: str) -> tuple[int, bool]:
+    """``octets [LAST]`` of BDAT (RFC 3030 2).
+
+    Without the size nobody knows where the chunk ends, so the refusal closes the session.
+    """
+    match = _CHUNK.fullmatch(argument)
+    if match is None:
+        raise ReplyError(reply.BAD_CHUNK)
+    return int(match[1]), match[2] is not None
 
 
 def _after_keyword(argument: str, keyword: str, usage: str) -> str:

@@ -27,25 +27,61 @@ SLICE: Final = 64 * KIB
 _TERMINATOR: Final = b"\r\n.\r\n"
 
 
-class DataReader:
-    """Finds the end of DATA and undoes dot-stuffing, whatever way the bytes are cut.
+class LineCheck:
+    """Looks at the lines of a content: whether one is too long, whether a CR or LF stands alone.
 
-    Only ``CRLF.CRLF`` ends the data; the CRLF of the DATA command counts as the first of them.
+    :param limit: octets of the longest line, without its line end.
     """
 
-    __slots__ = ("_carry", "_line", "_line_limit", "_started", "bare_newline", "long_line")
+    __slots__ = ("_limit", "_line", "bare_newline", "long_line")
 
-    def __init__(self, line_limit: int) -> None:
-        # The line end of the DATA command itself: with it the first line is like every other
-        self._carry = b"\r\n"
-        self._started = False
-        self._line = 0
-        self._line_limit = line_limit + 1
+    def __init__(self, limit: int) -> None:
+        self._limit = limit + 1
         """With the CR, which is counted along."""
+        self._line = 0
         self.bare_newline = False
         """Whether a CR or LF stood alone."""
         self.long_line = False
-        """Whether a line was longer than the limit, its line end and a dot stuffed into it not counted."""
+        """Whether a line was longer than the limit."""
+
+    def look_for_bare_newlines(self, data: bytes) -> None:
+        """Look at the next octets; a CRLF must not be cut in two."""
+        ends = data.count(b"\r\n")
+        if data.count(b"\n") != ends or data.count(b"\r") != ends:
+            self.bare_newline = True
+
+    def measure_lines(self, data: bytes) -> None:
+        """Look at the next octets."""
+        first = data.find(b"\n")
+        if first < 0:
+            self._line += len(data)
+        else:
+            self._line += first
+            if self._line > self._limit:
+                self.long_line = True
+            last = data.rfind(b"\n")
+            # Only where there is room for a line that is too long between them is it worth a look
+            if last - first > self._limit and _longest_line(data) > self._limit:
+                self.long_line = True
+            self._line = len(data) - last - 1
+        if self._line > self._limit:
+            self.long_line = True
+
+
+class DataReader(LineCheck):
+    """Finds the end of DATA and undoes dot-stuffing, whatever way the bytes are cut.
+
+    Only ``CRLF.CRLF`` ends the data; the CRLF of the DATA command counts as the first of them. A stuffed dot
+    does not count for the length of a line.
+    """
+
+    __slots__ = ("_carry", "_started")
+
+    def __init__(self, line_limit: int) -> None:
+        super().__init__(line_limit)
+        # The line end of the DATA command itself: with it the first line is like every other
+        self._carry = b"\r\n"
+        self._started = False
 
     def feed(self, data: bytes) -> tuple[bytes, bytes | None]:
         """Take the next bytes (at most :data:`SLICE`) and return content, and what is behind the end.
@@ -70,32 +106,46 @@ class DataReader:
     def _content(self, data: bytes) -> bytes:
         if not data:
             return data
-        ends = data.count(b"\r\n")
-        if data.count(b"\n") != ends or data.count(b"\r") != ends:
-            self.bare_newline = True
+        self.look_for_bare_newlines(data)
         if b"\r\n." in data:
             data = data.replace(b"\r\n.", b"\r\n")
-        self._measure_lines(data)
+        self.measure_lines(data)
         if not self._started:
             self._started = True
             data = data[2:]
         return data
 
-    def _measure_lines(self, data: bytes) -> None:
-        first = data.find(b"\n")
-        if first < 0:
-            self._line += len(data)
-        else:
-            self._line += first
-            if self._line > self._line_limit:
-                self.long_line = True
-            last = data.rfind(b"\n")
-            # Only where there is room for a line that is too long between them is it worth a look
-            if last - first > self._line_limit and _longest_line(data) > self._line_limit:
-                self.long_line = True
-            self._line = len(data) - last - 1
-        if self._line > self._line_limit:
-            self.long_line = True
+
+class ChunkReader(LineCheck):
+    """Takes the octets of chunks, just as they are (BDAT, RFC 3030)."""
+
+    __slots__ = ("_cr", "_left")
+
+    def __init__(self, line_limit: int) -> None:
+        super().__init__(line_limit)
+        self._left = 0
+        self._cr = b""
+        """A CR at the end of what was looked at: the LF may be in what follows."""
+
+    def begin(self, size: int) -> None:
+        """The next chunk has ``size`` octets."""
+        self._left = size
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes | None]:
+        """Take the next bytes; returns content, and what is behind the chunk (``None``: it goes on)."""
+        text = data[: self._left]
+        self._left -= len(text)
+        looked_at = self._cr + text
+        self._cr = b"\r" if looked_at.endswith(b"\r") else b""
+        looked_at = looked_at[: len(looked_at) - len(self._cr)]
+        self.look_for_bare_newlines(looked_at)
+        self.measure_lines(looked_at)
+        return text, None if self._left else data[len(text) :]
+
+    def end(self) -> None:
+        """No chunk follows."""
+        if self._cr:
+            self.bare_newline = True
 
 
 def _longest_line(data: bytes) -> int:

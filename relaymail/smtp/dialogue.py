@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import enum
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 from twisted.internet.defer import Deferred
 
-from relaymail.smtp import command, reply, sasl
-from relaymail.smtp.content import Content, DataReader, SpoolError
+from relaymail.smtp import command, parameters, reply, sasl
+from relaymail.smtp.authentication import Authentication
+from relaymail.smtp.content import ChunkReader, Content
 from relaymail.smtp.policy import Policy
-from relaymail.smtp.reply import Reply, ReplyError
+from relaymail.smtp.reply import Outcome, Reply, ReplyError
 from relaymail.smtp.session import ISession, Peer
-
-Outcome = Reply | Coroutine[Any, Any, Reply]
-"""What a command comes to: a reply, or a coroutine where somebody must be asked first."""
+from relaymail.smtp.transaction import DISCARDED, Transaction
 
 
 class Expects(enum.Enum):
@@ -40,47 +39,59 @@ class Dialogue:
         policy: Policy,
         peer: Peer,
         session: ISession,
+        authentication: Authentication,
         tls_available: Callable[[], bool],
         new_content: Callable[[], Content],
     ) -> None:
         self.policy = policy
         self.peer = peer
         self.session = session
-        self.expects = Expects.COMMAND
+        self.authentication = authentication
+        self._expects = Expects.COMMAND
         self.messages = 0
         self.errors = 0
         self.data_refused = False
         """Whether the last command was a DATA that was refused."""
+        self._mechanisms: tuple[str, ...] = ()
         self._tls_available = tls_available
         self._new_content = new_content
         self._limits = policy.limits
         self._junk = 0
         self._wasted = False
         """Whether the last command was one NOOP, RSET or VRFY too many."""
-        self._authenticated = False
-        self._failed_authentications = 0
-        self._mechanism: sasl.Mechanism | None = None
         self.first = True
         """Whether the client has not said anything yet."""
-        self._content: Content | None = None
-        self._reader = DataReader(0)
-        self._clear()
+        self._transaction: Transaction | None = None
+        self._refused_chunk: tuple[ChunkReader, Reply] | None = None
+        """A chunk that is read to its end and thrown away, and what is said then."""
 
     def _clear(self) -> None:
-        self._in_transaction = False
-        self._null_sender = False
-        self._smtputf8 = False
-        self._recipients = 0
-        self._recipients_tried = False
+        """The transaction, if there is one, is over."""
+        if self._transaction is not None:
+            self._transaction.close()
+            self._transaction = None
+        self.session.reset()
+
+    @property
+    def expects(self) -> Expects:
+        """What the next bytes of the client are."""
+        return Expects.AUTH_RESPONSE if self.authentication.in_progress else self._expects
+
+    @expects.setter
+    def expects(self, expects: Expects) -> None:
+        self._expects = expects
 
     # What the engine feeds in
 
-    def line(self, line: bytes) -> Outcome:
-        """Take a command or an AUTH response, without its line end."""
+    def line(self, line: bytes) -> Outcome | None:
+        """Take a command or an AUTH response, without its line end.
+
+        ``None``: the reply follows the content that comes next (BDAT).
+        """
         self.data_refused = False
         try:
             if self.expects is Expects.AUTH_RESPONSE:
-                return self._auth_response(sasl.decode(line))
+                return self.authentication.respond(sasl.decode(line))
             if self.first:
                 self.first = False
                 if command.is_http(line):
@@ -91,21 +102,17 @@ class Dialogue:
                 return reply.UNKNOWN_COMMAND
             return handler(self, argument)
         except ReplyError as refusal:
-            self.end_authentication()
+            self.authentication.end()
             return refusal.reply
 
     def content(self, data: bytes) -> tuple[Deferred[None] | None, bytes | None]:
-        """Take bytes of a message. Returns what to wait for, and what is behind the end (``None``: not there
-        yet)."""
-        text, rest = self._reader.feed(data)
-        assert self._content is not None
-        waiting = None
-        if self._content.size + len(text) > self._limits.message:
-            # Too big: read to its end without keeping it, so that the session stays in step
-            self._content.error = ReplyError(reply.MESSAGE_TOO_BIG)
-            self._content.size += len(text)
-        elif text:
-            waiting = self._content.write(text)
+        """Take bytes of a message or a chunk. Returns what to wait for, and what is behind the end (``None``:
+        it has not come)."""
+        if self._refused_chunk is not None:
+            waiting, rest = None, self._refused_chunk[0].feed(data)[1]
+        else:
+            assert self._transaction is not None
+            waiting, rest = self._transaction.take(data)
         if rest is not None:
             self.expects = Expects.COMMAND
         return waiting, rest
@@ -113,43 +120,38 @@ class Dialogue:
     @property
     def received(self) -> int:
         """Octets of the message in progress."""
-        return self._content.size if self._content else 0
+        return self._transaction.received if self._transaction else 0
 
     async def end_of_content(self) -> Reply:
-        """Behind the final dot: have the message stored. The transaction is over either way."""
-        content, self._content = self._content, None
-        assert content is not None
+        """Behind the final dot or a chunk: have the message stored, if that was all of it."""
+        if self._refused_chunk is not None:
+            refusal, self._refused_chunk = self._refused_chunk[1], None
+            return refusal
+        transaction = self._transaction
+        assert transaction is not None
         try:
-            if isinstance(content.error, ReplyError):
-                return content.error.reply
-            if self._reader.long_line:
-                return reply.TEXT_LINE_TOO_LONG
-            if self._reader.bare_newline and self.policy.strict_newlines:
-                return reply.BARE_NEWLINE
-            try:
-                message_id = await self.session.message(content)
-            except SpoolError:
-                return reply.NO_ROOM
-            self.messages += 1
-            return reply.stored(message_id)
-        except ReplyError as refusal:
-            return refusal.reply
-        finally:
-            content.close()
+            if not transaction.complete:
+                return transaction.chunk_taken()
+            message_id = await transaction.store()
+        except BaseException as error:
             self._clear()
-            self.session.reset()
+            if isinstance(error, ReplyError):
+                return error.reply
+            raise
+        self._clear()
+        self.messages += 1
+        return reply.stored(message_id)
 
     def tls_started(self) -> None:
         """Everything learned in clear is forgotten (RFC 3207 4.2)."""
         self.expects = Expects.COMMAND
         self.peer.name = ""
         self._clear()
-        self.session.reset()
 
     def closed(self) -> None:
         """The connection is gone."""
-        if self._content is not None:
-            self._content.close()
+        if self._transaction is not None and not self._transaction.storing:
+            self._transaction.close()
         self.session.closed()
 
     def count_error(self, answer: Reply) -> float | None:
@@ -180,23 +182,34 @@ class Dialogue:
         if not argument or " " in argument:
             return reply.syntax(usage)
         self._clear()
-        self.session.reset()
         self.peer.name = argument
         self.peer.extended = extended
+        self._mechanisms = self.authentication.offer()
         return None
 
     def _extensions(self) -> list[str]:
+        """What EHLO lists at the moment (RFC 5321 4.1.1.1)."""
         extensions = [
             "PIPELINING",
             f"SIZE {self._limits.message}",
             "8BITMIME",
             "SMTPUTF8",
             "ENHANCEDSTATUSCODES",
+            "CHUNKING",
+            "BINARYMIME",
+            "DSN",
         ]
+        if self._limits.recipients < sys.maxsize:
+            extensions.append(f"LIMITS RCPTMAX={self._limits.recipients}")
+        offer = self._offer()
+        if offer.priority:
+            extensions.append("MT-PRIORITY")
+        if offer.require_tls:
+            extensions.append("REQUIRETLS")
         if self._may_start_tls():
             extensions.append("STARTTLS")
-        if self.policy.authentication and self.peer.tls and not self._authenticated:
-            extensions.append(f"AUTH {' '.join(sasl.MECHANISMS)}")
+        if self._mechanisms:
+            extensions.append(f"AUTH {' '.join(self._mechanisms)}")
         return extensions
 
     def _may_start_tls(self) -> bool:
@@ -223,131 +236,91 @@ class Dialogue:
             return reply.SEND_HELLO
         if self.peer.tls is None:
             return reply.ENCRYPTION_REQUIRED
-        if self._authenticated:
+        if self.authentication.done:
             return reply.ALREADY_AUTHENTICATED
-        if self._in_transaction:
+        if self._transaction is not None:
             return reply.NOT_IN_TRANSACTION
-        if self._failed_authentications >= self._limits.authentications:
+        if self.authentication.failures >= self._limits.authentications:
             return reply.TOO_MANY_AUTHENTICATIONS
-        name, _, initial = argument.partition(" ")
-        if not name:
-            return reply.syntax("AUTH mechanism [initial-response]")
-        mechanism = sasl.MECHANISMS.get(name.upper())
-        if mechanism is None:
-            return reply.UNKNOWN_MECHANISM
-        self._mechanism = mechanism()
-        if not initial:
-            return self._auth_response(None)
-        # LOGIN's initial response is the login; PLAIN's is everything
-        return self._auth_response(sasl.decode(initial.strip()))
-
-    def _auth_response(self, response: bytes | None) -> Outcome:
-        assert self._mechanism is not None
-        try:
-            step = self._mechanism.respond(response)
-        except ReplyError:
-            self._failed_authentications += 1
-            raise
-        if isinstance(step, sasl.Challenge):
-            self.expects = Expects.AUTH_RESPONSE
-            return sasl_challenge(step.text)
-        self.end_authentication()
-        return self._authenticate(step)
-
-    def end_authentication(self) -> None:
-        """The exchange, if there is one, is over."""
-        self._mechanism = None
-        if self.expects is Expects.AUTH_RESPONSE:
-            self.expects = Expects.COMMAND
-
-    async def _authenticate(self, credentials: sasl.Credentials) -> Reply:
-        try:
-            await self.session.authenticate(credentials.login, credentials.password)
-        except ReplyError as refusal:
-            if refusal.reply.code == 535:
-                self._failed_authentications += 1
-            return refusal.reply
-        self._authenticated = True
-        return reply.AUTHENTICATED
-
-    def authentication_delay(self) -> float:
-        """Seconds before a failed authentication is answered: 1, 2, 4, …"""
-        return 2.0 ** (self._failed_authentications - 1)
+        return self.authentication.begin(argument)
 
     def _mail(self, argument: str) -> Outcome:
         if not self.peer.name:
             return reply.SEND_HELLO
-        if self._in_transaction:
+        if self._transaction is not None:
             return reply.SENDER_GIVEN
-        if self.policy.authentication_required and not self._authenticated:
+        if self.policy.authentication_required and not self.authentication.done:
             return reply.TLS_REQUIRED if self.peer.tls is None else reply.AUTHENTICATION_REQUIRED
         if self.messages >= self._limits.messages and not self.policy.exempts(self.peer.address):
             return reply.TOO_MANY_MESSAGES
-        sender, parameters = command.mail_argument(argument, utf8=self.peer.extended)
-        self._check_mail_parameters(parameters)
-        self._null_sender = sender is None
-        self._smtputf8 = "SMTPUTF8" in parameters
-        return self._after(self.session.mail(sender, parameters), self._sender_accepted)
+        sender, given = command.mail_argument(argument, utf8=self.peer.extended)
+        parameters.check_mail(given, self._offer())
 
-    def _check_mail_parameters(self, parameters: command.Parameters) -> None:
-        for name, value in parameters.items():
-            match name:
-                case "SIZE":
-                    if value is None or not (value.isascii() and value.isdigit()) or len(value) > 20:
-                        raise ReplyError(reply.syntax("SIZE=number of octets"))
-                    if int(value) > self._limits.message:
-                        raise ReplyError(reply.MESSAGE_TOO_BIG)
-                case "BODY":
-                    if value is None or value.upper() not in {"7BIT", "8BITMIME"}:
-                        raise ReplyError(reply.syntax("BODY=7BIT or BODY=8BITMIME"))
-                case "SMTPUTF8" if self.peer.extended:
-                    if value is not None:
-                        raise ReplyError(reply.syntax("SMTPUTF8 takes no value"))
-                case "AUTH" if self.policy.authentication:
-                    if value is None:
-                        raise ReplyError(reply.syntax("AUTH=address or AUTH=<>"))
-                case _:
-                    raise ReplyError(reply.unsupported_option(name))
+        def accepted() -> Reply:
+            self._transaction = Transaction(
+                self.policy,
+                self.session,
+                self._new_content,
+                null_sender=sender is None,
+                smtputf8="SMTPUTF8" in given,
+                binary=(given.get("BODY") or "").upper() == "BINARYMIME",
+            )
+            return reply.SENDER_OK
 
-    def _sender_accepted(self) -> Reply:
-        self._in_transaction = True
-        return reply.SENDER_OK
+        return self._after(self.session.mail(sender, given), accepted)
+
+    def _offer(self) -> parameters.Offer:
+        """The parameters of MAIL that go with what EHLO said."""
+        submission = self.policy.listener != "mx"
+        return parameters.Offer(
+            size=self._limits.message,
+            extended=self.peer.extended,
+            authentication=self.policy.authentication,
+            require_tls=submission and self.peer.tls is not None,
+            priority=submission,
+        )
 
     def _rcpt(self, argument: str) -> Outcome:
-        if not self._in_transaction:
-            return reply.SEND_MAIL if self.peer.name else reply.SEND_HELLO
-        self._recipients_tried = True
-        recipient, parameters = command.recipient_argument(argument, utf8=self._smtputf8)
-        for name in parameters:
-            raise ReplyError(reply.unsupported_option(name))
-        most = self._limits.null_sender_recipients if self._null_sender else self._limits.recipients
-        if self._recipients >= most:
-            return reply.TOO_MANY_RECIPIENTS
-        return self._after(self.session.recipient(recipient, parameters), self._recipient_accepted)
+        transaction = self._require_transaction()
+        recipient, given = command.recipient_argument(argument, utf8=transaction.smtputf8)
+        parameters.check_recipient(given, extended=self.peer.extended)
+        transaction.try_recipient()
+        return self._after(self.session.recipient(recipient, given), transaction.recipient_accepted)
 
-    def _recipient_accepted(self) -> Reply:
-        self._recipients += 1
-        return reply.RECIPIENT_OK
+    def _require_transaction(self) -> Transaction:
+        if self._transaction is None:
+            raise ReplyError(reply.SEND_MAIL if self.peer.name else reply.SEND_HELLO)
+        return self._transaction
 
     def _data(self, argument: str) -> Outcome:
         self.data_refused = True
         if argument:
             return reply.syntax("DATA")
-        if not self._in_transaction:
-            return reply.SEND_MAIL if self.peer.name else reply.SEND_HELLO
-        if not self._recipients:
-            return reply.NO_VALID_RECIPIENTS if self._recipients_tried else reply.SEND_RECIPIENT
-        self._content = self._new_content()
-        self._reader = DataReader(self._limits.text_line)
+        answer = self._require_transaction().begin_data()
         self.expects = Expects.CONTENT
         self.data_refused = False
-        return reply.START_DATA
+        return answer
+
+    def _bdat(self, argument: str) -> Outcome | None:
+        size, last = command.chunk_argument(argument)
+        if size > DISCARDED * self._limits.message:
+            return reply.CHUNK_TOO_BIG
+        try:
+            self._require_transaction().begin_chunk(size, last=last)
+        except ReplyError as refusal:
+            # The chunk comes whatever we say
+            unread = ChunkReader(0)
+            unread.begin(size)
+            self._refused_chunk = (unread, refusal.reply)
+        if size == 0:
+            return self.end_of_content()
+        self.expects = Expects.CONTENT
+        return None
 
     def _rset(self, argument: str) -> Outcome:
         if argument:
             return reply.syntax("RSET")
         self._clear()
-        self.session.reset()
         return self._junk_reply(reply.OK)
 
     def _noop(self, argument: str) -> Outcome:
@@ -387,13 +360,8 @@ class Dialogue:
         return wait()
 
 
-def sasl_challenge(text: bytes) -> Reply:
-    """334 with the challenge in base64 (RFC 4954 4)."""
-    return Reply(334, None, base64.b64encode(text).decode())
-
-
-_UNSUPPORTED: Final = ("EXPN", "ETRN", "TURN", "ATRN", "SEND", "SOML", "SAML", "BDAT")
-_VERBS: Final[dict[str, Callable[[Dialogue, str], Outcome]]] = {
+_UNSUPPORTED: Final = ("EXPN", "ETRN", "TURN", "ATRN", "SEND", "SOML", "SAML")
+_VERBS: Final[dict[str, Callable[[Dialogue, str], Outcome | None]]] = {
     "EHLO": Dialogue._ehlo,
     "HELO": Dialogue._helo,
     "STARTTLS": Dialogue._starttls,
@@ -401,6 +369,7 @@ _VERBS: Final[dict[str, Callable[[Dialogue, str], Outcome]]] = {
     "MAIL": Dialogue._mail,
     "RCPT": Dialogue._rcpt,
     "DATA": Dialogue._data,
+    "BDAT": Dialogue._bdat,
     "RSET": Dialogue._rset,
     "NOOP": Dialogue._noop,
     "VRFY": Dialogue._vrfy,

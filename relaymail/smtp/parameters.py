@@ -34,6 +34,8 @@ class Offer:
 
     size: int
     """Octets of the largest message."""
+    extended: bool = True
+    """The client said EHLO and so may use what its reply lists."""
     authentication: bool = False
     require_tls: bool = False
     hold: bool = False
@@ -47,18 +49,18 @@ def check_mail(parameters: Parameters, offer: Offer) -> None:
     """Raise the refusal of the first parameter of MAIL that is unknown or no good."""
     for name, value in parameters.items():
         check = _MAIL.get(name)
-        if check is None:
+        if check is None or not (offer.extended or name in _OF_OLD_CLIENTS):
             raise ReplyError(reply.unsupported_option(name))
         check(value, offer)
     if "HOLDFOR" in parameters and "HOLDUNTIL" in parameters:
         raise ReplyError(reply.syntax("either HOLDFOR or HOLDUNTIL"))
 
 
-def check_recipient(parameters: Parameters) -> None:
+def check_recipient(parameters: Parameters, *, extended: bool) -> None:
     """The same for RCPT."""
     for name, value in parameters.items():
         check = _RCPT.get(name)
-        if check is None:
+        if check is None or not extended:
             raise ReplyError(reply.unsupported_option(name))
         check(value)
 
@@ -175,4 +177,6 @@ _MAIL: Final[Mapping[str, Callable[[str | None, Offer], None]]] = {
     "HOLDUNTIL": _holduntil,
     "MT-PRIORITY": _priority,
 }
+_OF_OLD_CLIENTS: Final = frozenset({"SIZE", "BODY"})
+"""Sent by some behind HELO, and harmless."""
 _RCPT: Final[Mapping[str, Callable[[str | None], None]]] = {"NOTIFY": _notify, "ORCPT": _orcpt}

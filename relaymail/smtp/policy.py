@@ -64,6 +64,8 @@ class Policy:
     implicit_tls: bool = False
     authentication: bool = False
     """Offer AUTH (under TLS only) and accept it."""
+    mechanisms: tuple[str, ...] = ("PLAIN", "LOGIN")
+    """Of SASL, in the order in which EHLO offers them."""
     authentication_required: bool = False
     strict_newlines: bool = False
     """Refuse a message with a bare CR or LF."""

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
 
 class Reply:
@@ -41,6 +42,10 @@ class ReplyError(Exception):
         self.reply = reply
 
 
+Outcome = Reply | Coroutine[Any, Any, Reply]
+"""What a command comes to: a reply, or a coroutine where somebody must be asked first."""
+
+
 def _printable(text: str) -> bytes:
     """Printable ASCII as it is, everything else escaped."""
     if text.isascii() and text.isprintable():
@@ -56,6 +61,11 @@ def greeting(host: str) -> Reply:
 def stored(message_id: str) -> Reply:
     """The one reply that promises something: the message is committed."""
     return Reply(250, "2.0.0", f"Ok: queued as {message_id}")
+
+
+def chunk_taken(size: int) -> Reply:
+    """A chunk that others follow was taken (RFC 3030 2)."""
+    return Reply(250, "2.0.0", f"{size} octets received")
 
 
 def syntax(usage: str) -> Reply:
@@ -116,6 +126,7 @@ NOT_IMPLEMENTED: Final = Reply(502, "5.5.1", "Command not implemented")
 SEND_HELLO: Final = Reply(503, "5.5.1", "Send EHLO first")
 SEND_MAIL: Final = Reply(503, "5.5.1", "Send MAIL first")
 SEND_RECIPIENT: Final = Reply(503, "5.5.1", "Send RCPT first")
+SEND_CHUNKS: Final = Reply(503, "5.5.1", "Content comes with BDAT in this transaction")
 SENDER_GIVEN: Final = Reply(503, "5.5.1", "Sender already given")
 ALREADY_AUTHENTICATED: Final = Reply(503, "5.5.1", "Already authenticated")
 NOT_IN_TRANSACTION: Final = Reply(503, "5.5.1", "Not allowed during a mail transaction")
@@ -127,8 +138,11 @@ ENCRYPTION_REQUIRED: Final = Reply(538, "5.7.11", "Encryption required for authe
 NO_SUCH_MAILBOX: Final = Reply(550, "5.1.1", "No such mailbox")
 BARE_NEWLINE: Final = Reply(550, "5.5.2", "Bare LF or CR not allowed")
 RELAYING_DENIED: Final = Reply(550, "5.7.1", "Relaying denied")
-SENDER_NOT_PERMITTED: Final = Reply(550, "5.7.1", "Sender not permitted for this login")
+SENDER_NOT_PERMITTED: Final = Reply(550, "5.7.1", "Sender not permitted for this login (MAIL FROM)")
+AUTHOR_NOT_PERMITTED: Final = Reply(550, "5.7.1", "Sender not permitted for this login (From header)")
 MESSAGE_TOO_BIG: Final = Reply(552, "5.3.4", "Message too big")
+CHUNK_TOO_BIG: Final = Reply(552, "5.3.4", "Message too big", closes=True)
+BAD_CHUNK: Final = Reply(501, "5.5.4", "Syntax: BDAT octets [LAST]", closes=True)
 ATTACHMENT_TOO_BIG: Final = Reply(552, "5.3.4", "Attachment too big")
 HEADER_TOO_BIG: Final = Reply(552, "5.3.4", "Header section too big")
 SMTPUTF8_REQUIRED: Final = Reply(553, "5.6.7", "SMTPUTF8 required")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -30,10 +30,15 @@ class Challenge:
     text: bytes
 
 
-class Mechanism(Protocol):
-    """One exchange: fed the client's decoded responses until it has credentials."""
+Step = Challenge | Credentials | Awaitable[Challenge | None]
+"""What is next: a challenge, a password to be checked, or something to wait for, which ends in a challenge
+or, with ``None``, in a login."""
 
-    def respond(self, response: bytes | None) -> Challenge | Credentials:
+
+class Mechanism(Protocol):
+    """One exchange: fed the client's decoded responses until it is known who that is."""
+
+    def respond(self, response: bytes | None) -> Step:
         """Take a response (``None``: the client sent no initial response) and say what is next."""
 
 
@@ -68,8 +73,8 @@ class Login:
         return Credentials(self._login, _text(response))
 
 
-MECHANISMS: Final[Mapping[str, Callable[[], Mechanism]]] = {"PLAIN": Plain, "LOGIN": Login}
-"""In the order in which EHLO offers them."""
+MECHANISMS: Final[Mapping[str, Callable[[], Plain | Login]]] = {"PLAIN": Plain, "LOGIN": Login}
+"""Those that need nothing but the client's responses."""
 
 
 def decode(line: str | bytes) -> bytes:

@@ -12,10 +12,16 @@ import binascii
 import hashlib
 import hmac
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from relaymail.smtp.saslprep import saslprep
+
+TLS_EXPORTER: Final = "tls-exporter"
+"""Channel binding of RFC 9266: keying material that only the two ends of a connection have."""
+TLS_SERVER_END_POINT: Final = "tls-server-end-point"
+"""Channel binding of RFC 5929 4: the hash of the server's certificate."""
 
 DIGEST: Final = "sha256"
 KEY_OCTETS: Final = 32
@@ -39,6 +45,16 @@ class Salting:
 
     salt: bytes
     iterations: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFound:
+    """A key that a proof fits."""
+
+    server_key: bytes
+    accept: Callable[[], None]
+    """Makes the login the session's. Not before the client has seen that the server has the key too: it may
+    break the exchange off."""
 
 
 @dataclass(frozen=True, slots=True)

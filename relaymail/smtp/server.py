@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from relaymail.smtp import reply
+from relaymail.smtp.authentication import Authentication
 from relaymail.smtp.command import is_tls_hello
 from relaymail.smtp.content import SLICE
 from relaymail.smtp.deadline import Deadline
@@ -32,7 +33,7 @@ from relaymail.smtp.policy import MINUTE
 from relaymail.smtp.reply import Reply, ReplyError
 from relaymail.smtp.session import Peer, TLSFacts, client_of
 from relaymail.smtp.surroundings import Crowd, Surroundings
-from relaymail.smtp.tls import describe_connection
+from relaymail.smtp.tls import channel_binding, describe_connection
 
 log = Logger()
 
@@ -88,10 +89,18 @@ class ESMTPServer(Protocol):
         """Greet, or say why not."""
         client = client_of(self.transport.getPeer())
         self.peer = Peer(self._around.new_session_id(), self._policy.listener, *client)
+        session = self._around.new_session(self.peer)
         self.dialogue = Dialogue(
             self._policy,
             self.peer,
-            self._around.new_session(self.peer),
+            session,
+            Authentication(
+                self._policy,
+                self.peer,
+                session,
+                lambda kind: channel_binding(self.transport, kind),
+                self._around.scram,
+            ),
             lambda: self._around.tls is not None,
             self._around.new_content,
         )
@@ -251,7 +260,7 @@ class ESMTPServer(Protocol):
     def _refuse_line(self, refusal: Reply) -> None:
         """Refuse a line that is not read; an AUTH exchange that it belonged to is over."""
         self._too_long = None
-        self.dialogue.end_authentication()
+        self.dialogue.authentication.end()
         self._settle(refusal)
 
     def _decide(self, line: bytes) -> None:
@@ -262,8 +271,10 @@ class ESMTPServer(Protocol):
             outcome = self._unforeseen(Failure())
         if isinstance(outcome, Reply):
             self._settle(outcome)
-        else:
+        elif outcome is not None:
             self._wait_for(outcome)
+        else:
+            self._begin_content()
 
     def _wait_for(self, deciding: Coroutine[Any, Any, Reply]) -> None:
         self._busy = True
@@ -329,7 +340,7 @@ class ESMTPServer(Protocol):
             self._send(answer)
             answer = reply.TOO_MANY_ERRORS
         elif answer is reply.AUTHENTICATION_FAILED:
-            pause = self.dialogue.authentication_delay()
+            pause = self.dialogue.authentication.delay()
         if pause:
             self._busy = True
             self._penalty = self._reactor.callLater(pause, self._paid, answer)
@@ -346,14 +357,20 @@ class ESMTPServer(Protocol):
     def _finish(self, answer: Reply) -> None:
         self._send(answer)
         if self.dialogue.expects is Expects.CONTENT:
-            self._content_began = self._reactor.seconds()
-        elif self.dialogue.data_refused and self._at < len(self._buffer):
+            self._begin_content()
+            return
+        if self.dialogue.data_refused and self._at < len(self._buffer):
             # What is buffered may be a body, and a body must never run as commands
             self._output.flush()
             self._close()
             return
-        if self._draining and not answer.closes and self.dialogue.expects is not Expects.CONTENT:
+        if self._draining and not answer.closes:
             self._send(reply.SHUTTING_DOWN)
+        self._await_input()
+
+    def _begin_content(self) -> None:
+        """What comes next is content."""
+        self._content_began = self._reactor.seconds()
         self._await_input()
 
     def _send(self, answer: Reply) -> None:

@@ -7,13 +7,14 @@ and answered ``451 4.3.0``.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Any, Protocol
 
 from relaymail.smtp.address import Address
 from relaymail.smtp.content import Content
+from relaymail.smtp.scram import KeyFound, Salting
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,14 @@ class ISession(Protocol):
 
     def authenticate(self, login: str, password: str) -> Awaitable[None]:
         """Check a login (RFC 4954); returning means it is now this session's."""
+
+    def scram_salting(self, login: str) -> Awaitable[Salting]:
+        """What this login's keys are salted with; a login that nobody has gets an answer like any other
+        (RFC 5802 5.1)."""
+
+    def scram_key(self, login: str, fits: Callable[[bytes], bool]) -> Awaitable[KeyFound]:
+        """The live key of this login whose ``StoredKey`` ``fits`` (RFC 5802 3); refuses where there is
+        none."""
 
     def reset(self) -> None:
         """Forget the transaction in progress (RSET, EHLO, a new MAIL's end)."""

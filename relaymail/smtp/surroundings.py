@@ -51,5 +51,7 @@ class Surroundings:
     tls: ServerTLS | None
     observer: Observer
     probes: ProbeRegistry
+    scram: Callable[[], bool] = lambda: True
+    """Whether SCRAM may be offered at the moment, where the policy has it."""
     after_stored: Callable[[], None] = lambda: None
     """Called when the 250 of a stored message was written."""

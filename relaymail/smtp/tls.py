@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
@@ -23,12 +24,14 @@ from relaymail.smtp.certificate import (
     load_certificate,
     self_signed,
 )
+from relaymail.smtp.scram import TLS_EXPORTER, TLS_SERVER_END_POINT
 
 __all__ = [
     "CertificateError",
     "CertificateFacts",
     "CertificateMaterial",
     "ServerTLS",
+    "channel_binding",
     "describe_connection",
     "development_certificate",
     "load_certificate",
@@ -181,6 +184,33 @@ def describe_connection(transport: Any) -> tuple[str, str] | None:
         return None
     cipher = connection.get_cipher_name()
     return None if cipher is None else (connection.get_protocol_version_name(), cipher)
+
+
+def channel_binding(transport: Any, kind: str) -> bytes | None:
+    """The data of a type of channel binding of a connection, for the server's side of SASL.
+
+    ``None`` where ``transport`` is not encrypted, or has no binding of this ``kind``: ``tls-exporter``
+    (RFC 9266) needs TLS 1.3, ``tls-server-end-point`` (RFC 5929 4.1) a certificate whose signature names a
+    hash.
+    """
+    handle: Callable[[], object] | None = getattr(transport, "getHandle", None)
+    connection = handle() if handle is not None else None
+    if not isinstance(connection, SSL.Connection):
+        return None
+    if kind == TLS_EXPORTER and connection.get_protocol_version_name() == "TLSv1.3":
+        return connection.export_keying_material(b"EXPORTER-Channel-Binding", 32, b"")
+    if kind == TLS_SERVER_END_POINT:
+        return _end_point(connection)
+    return None
+
+
+def _end_point(connection: SSL.Connection) -> bytes | None:
+    certificate = connection.get_certificate(as_cryptography=True)
+    algorithm = None if certificate is None else certificate.signature_hash_algorithm
+    if certificate is None or algorithm is None:
+        return None
+    weak = isinstance(algorithm, hashes.MD5 | hashes.SHA1)
+    return certificate.fingerprint(hashes.SHA256() if weak else algorithm)
 
 
 def _day(facts: CertificateFacts) -> str:

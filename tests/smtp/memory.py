@@ -17,6 +17,7 @@ from relaymail.smtp.content import Content
 from relaymail.smtp.policy import Policy
 from relaymail.smtp.probe import ProbeRegistry
 from relaymail.smtp.reply import ReplyError
+from relaymail.smtp.scram import KeyFound, Salting
 from relaymail.smtp.server import ESMTPServer
 from relaymail.smtp.session import Peer
 from relaymail.smtp.surroundings import Surroundings
@@ -46,18 +47,24 @@ class RecordingSession:
         self.storing: Deferred[None] | None = None
         self.refuse_recipients = False
         self.error: Exception | None = None
+        self.parameters: list[Mapping[str, str | None]] = []
         self.logins: list[tuple[str, str]] = []
+        self.salting = Salting(b"salt", 4096)
+        self.scram_keys: list[tuple[bytes, bytes]] = []
+        """StoredKey and ServerKey of each of the user's."""
         self.is_closed = False
         self.reset()
 
     def mail(self, sender: Address | None, parameters: Mapping[str, str | None]) -> Awaitable[None] | None:
         self._sender = "" if sender is None else str(sender)
+        self.parameters.append(parameters)
         return self.late() if self.late else None
 
     def recipient(self, recipient: Address, parameters: Mapping[str, str | None]) -> Awaitable[None] | None:
         if self.refuse_recipients:
             raise ReplyError(reply.NO_SUCH_MAILBOX)
         self._recipients.append(str(recipient))
+        self.parameters.append(parameters)
         return self.late() if self.late else None
 
     async def message(self, content: Content) -> str:
@@ -74,6 +81,19 @@ class RecordingSession:
         self.logins.append((login, password))
         if password != "right":
             raise ReplyError(reply.AUTHENTICATION_FAILED)
+
+    async def scram_salting(self, login: str) -> Salting:
+        if self.late:
+            await self.late()
+        return self.salting
+
+    async def scram_key(self, login: str, fits: Callable[[bytes], bool]) -> KeyFound:
+        if self.late:
+            await self.late()
+        for stored_key, server_key in self.scram_keys:
+            if fits(stored_key):
+                return KeyFound(server_key, lambda: self.logins.append((login, "SCRAM")))
+        raise ReplyError(reply.AUTHENTICATION_FAILED)
 
     def reset(self) -> None:
         self._sender = ""

@@ -198,13 +198,13 @@ def test_one_local_part_has_one_spelling() -> None:
 )
 def test_a_line_of_2048_octets_is_read_in_no_time(path: str) -> None:
     def took(text: str) -> float:
-        began = time.perf_counter()
+        began = time.process_time()
         for _ in range(5):
             try:
                 address: Any = parse_path(text, utf8=True)[0]
                 assert address.keys
             except AddressError:
                 pass
-        return (time.perf_counter() - began) / 5
+        return (time.process_time() - began) / 5
 
-    assert took(path) < 0.02
+    assert took(path) < 0.25, "a backtracking pattern takes minutes"

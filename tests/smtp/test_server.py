@@ -72,7 +72,7 @@ def test_ehlo_lists_what_the_listener_can_in_one_write(talk: Talk) -> None:
     t.send(b"EHLO client.example.org\r\n")
     assert writes == [
         b"250-mx.example.test\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n"
-        b"250 ENHANCEDSTATUSCODES\r\n"
+        b"250-ENHANCEDSTATUSCODES\r\n250-CHUNKING\r\n250-BINARYMIME\r\n250-DSN\r\n250 LIMITS RCPTMAX=1000\r\n"
     ]
 
 
@@ -201,7 +201,7 @@ def test_a_message_over_the_limit_is_read_to_its_end_and_refused(talk: Talk) -> 
         (b"FROB", b"500 5.5.2 Command not recognized"),
         (b"NO\x00OP", b"500 5.5.2 Command not recognized"),
         (b"EXPN list", b"502 5.5.1 Command not implemented"),
-        (b"BDAT 3 LAST", b"502 5.5.1 Command not implemented"),
+        (b"BDAT x", b"501 5.5.4 Syntax: BDAT octets [LAST]"),
         (b"HELO", b"501 5.5.4 Syntax: HELO hostname"),
         (b"MAIL", b"501 5.5.4 Syntax: MAIL FROM:<address>"),
         (b"MAIL FROM:a@example.org", b"501 5.5.4 Syntax: MAIL FROM:<address>"),
