@@ -19,11 +19,11 @@ from relaymail.hosting.authenticator import (
 )
 from relaymail.hosting.login_limiter import FailedLoginLimiter
 from relaymail.hosting.mailboxes import emails_for, header_only
-from relaymail.hosting.senders import author, authors_of, permits, sender_field
 from relaymail.hosting.scram import ScramLogins
+from relaymail.hosting.senders import AuthorNotPermitted, Authorship, permits
 from relaymail.message.envelope import Envelope, EnvelopeRecipient, Origin
 from relaymail.message.ids import uuid7
-from relaymail.message.limits import ParseLimits
+from relaymail.message.limits import Exhausted, ParseLimits
 from relaymail.message.record import Record
 from relaymail.message.summary import Summary, summarize
 from relaymail.message.trace import trace_headers
@@ -366,40 +366,26 @@ class SubmissionSession(HostingSession):
         return None if sender is None or self._login is None else self._may_send_as(sender, self._login)
 
     async def _may_send_as(self, sender: Address, login: Login) -> None:
-        if not permits(await self._permitted(login), sender):
-            raise self._refusal(reply.SENDER_NOT_PERMITTED, "sender not permitted")
-
-    async def _permitted(self, login: Login) -> frozenset[str]:
         try:
-            return await self._hosting.accounts.sender_addresses(login.user_id)
+            permitted = await self._hosting.accounts.sender_addresses(login.user_id)
         except DatabaseError as error:
             raise ReplyError(reply.TEMPORARY) from error
+        if not permits(permitted, sender):
+            raise self._refusal(reply.SENDER_NOT_PERMITTED, "sender not permitted")
 
     async def _check_authors(self, content: Content, summary: Summary) -> str | None:
-        """Every address of ``From:`` must be one that the login may send as, whatever the reverse-path is.
-
-        A message without the field says nothing wrong; a field in which no address can be read might.
-        """
-        login = self._login
+        login, hosting = self._login, self._hosting
         if login is None:
             return None
-        named = await authors_of(content, summary, self._hosting.run)
-        authors = [author(text) for text in named or ()]
-        if named is not None:
-            permitted = await self._permitted(login)
-            if not authors or not all(address and permits(permitted, address) for address in authors):
-                raise self._refusal(reply.AUTHOR_NOT_PERMITTED, "author not permitted")
-        known = {address.keys[0]: address for address in authors if address}
-        if summary.has_sender or (len(known) == 1 and await self._is_own(*known.values(), login)):
-            return None
-        return sender_field(login.email, utf8="SMTPUTF8" in self._parameters)
-
-    async def _is_own(self, address: Address, login: Login) -> bool:
-        """Whether the address is the login's own or a verified one, not only granted."""
-        if login.email.lower() in address.keys:
-            return True
-        owner = await self._owner(address)
-        return owner is not None and owner.user_id == login.user_id
+        authorship = Authorship(hosting.accounts, hosting.run)
+        try:
+            return await authorship.sender_to_add(
+                login, content, summary, utf8="SMTPUTF8" in self._parameters
+            )
+        except AuthorNotPermitted:
+            raise self._refusal(reply.AUTHOR_NOT_PERMITTED, "author not permitted") from None
+        except (DatabaseError, Exhausted) as error:
+            raise ReplyError(reply.NOT_STORED) from error
 
     def recipient(self, recipient: Address, parameters: Parameters) -> Awaitable[None] | None:
         """Take what is local; nothing is sent on yet, so what is not is refused rather than lost."""
