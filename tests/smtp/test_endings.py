@@ -19,7 +19,7 @@ POLICY = Policy(
     "mail.example.test",
     starttls=True,
     authentication=True,
-    limits=Limits(message=3000, text_line=2000),
+    limits=Limits(message=3000, text_line=2000, free_errors=0),
 )
 
 ENVELOPE = b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.test>\r\nDATA\r\n"
@@ -180,6 +180,7 @@ def test_what_was_promised_is_kept_and_no_session_goes_deaf(
     session.step("send", b"EHLO client.example.org\r\n")
     for step in life:
         session.step(*step)
+    session.idle()
     session.step("resume")
     session.idle()
     replies = session.talk.received()
@@ -187,6 +188,7 @@ def test_what_was_promised_is_kept_and_no_session_goes_deaf(
     if not (session.talk.closing or session.talk.server._handshaking):
         # Whatever it waits for, a command or a message's end, it is not deaf
         assert session.talk.transport.producerState == "producing"
+        assert session.talk.server._at == len(session.talk.server._buffer)
         session.talk.send(b"\r\n.\r\nNOOP\r\n")
         session.idle()
         assert session.talk.received()
