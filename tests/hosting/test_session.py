@@ -14,6 +14,7 @@ from twisted.internet.defer import maybeDeferred
 
 from relaymail.hosting.authenticator import Authenticator, Login
 from relaymail.hosting.login_limiter import FailedLoginLimiter
+from relaymail.hosting.scram import ScramLogins
 from relaymail.hosting.session import Hosting, HostingSession, MXSession, SubmissionSession
 from relaymail.smtp import reply
 from relaymail.smtp.address import Address, parse_path
@@ -22,6 +23,7 @@ from relaymail.smtp.session import Peer
 from relaymail.store.accounts import Accounts
 from relaymail.store.database import Database
 from relaymail.store.messages import MessageStore
+from relaymail.store.scram import ScramKeys
 from relaymail.telemetry import Metrics
 from tests.conftest import reactor
 
@@ -32,6 +34,7 @@ def hosting(database: Database) -> Hosting:
     return Hosting(
         accounts=accounts,
         authenticator=Authenticator(accounts, salt=None, reactor=reactor),
+        scram=ScramLogins(ScramKeys(database), lambda key: None),
         limiter=FailedLoginLimiter(reactor, 5, 900.0, 1.0, 30.0),
         store=MessageStore(database, reactor=reactor, run=maybeDeferred),
         metrics=Metrics(),

@@ -28,7 +28,7 @@ def refused(act: Callable[[], object]) -> Reply | None:
     return None
 
 
-def converse(exchange: sasl.Mechanism, lines: list[bytes]) -> None:
+def converse(exchange: sasl.Plain | sasl.Login, lines: list[bytes]) -> None:
     step: Challenge | Credentials = exchange.respond(None)
     for line in lines:
         if isinstance(step, Credentials):
