@@ -51,6 +51,8 @@ def listener_policy(settings: Settings, listener: ListenerName, *, has_certifica
         limits=_limits(settings, mx=mx),
         timeouts=_timeouts(settings),
         exempt_networks=smtp.limits.exempt_networks,
+        proxy_networks=smtp.proxy_networks,
+        xclient_networks=smtp.xclient_networks,
     )
 
 
@@ -77,6 +79,7 @@ def _timeouts(settings: Settings) -> Timeouts:
         data_idle=timeouts.data_idle,
         data_rate=timeouts.data_minimum_rate,
         store=timeouts.store,
+        proxy_header=timeouts.proxy_header,
         session=timeouts.session,
         drain=timeouts.drain,
     )

@@ -9,10 +9,10 @@ from typing import Final
 
 from twisted.internet.defer import Deferred
 
-from relaymail.smtp import command, parameters, reply, sasl
+from relaymail.smtp import command, parameters, reply, sasl, xclient
 from relaymail.smtp.authentication import Authentication
 from relaymail.smtp.content import ChunkReader, Content
-from relaymail.smtp.policy import Policy
+from relaymail.smtp.policy import Policy, is_in
 from relaymail.smtp.reply import Outcome, Reply, ReplyError
 from relaymail.smtp.session import ISession, Peer
 from relaymail.smtp.transaction import DISCARDED, Transaction
@@ -56,6 +56,7 @@ class Dialogue:
         self._tls_available = tls_available
         self._new_content = new_content
         self._limits = policy.limits
+        self._connected_from = peer.address
         self._junk = 0
         self._wasted = False
         """Whether the last command was one NOOP, RSET or VRFY too many."""
@@ -201,6 +202,8 @@ class Dialogue:
         ]
         if self._limits.recipients < sys.maxsize:
             extensions.append(f"LIMITS RCPTMAX={self._limits.recipients}")
+        if is_in(self.policy.xclient_networks, self._connected_from):
+            extensions.append(f"XCLIENT {' '.join(xclient.ATTRIBUTES)}")
         offer = self._offer()
         if offer.priority:
             extensions.append("MT-PRIORITY")
@@ -243,6 +246,22 @@ class Dialogue:
         if self.authentication.failures >= self._limits.authentications:
             return reply.TOO_MANY_AUTHENTICATIONS
         return self.authentication.begin(argument)
+
+    def _xclient(self, argument: str) -> Outcome:
+        """A proxy of ours speaks for another client; the session begins anew with that one."""
+        if not is_in(self.policy.xclient_networks, self._connected_from):
+            return reply.NOT_IMPLEMENTED
+        if self._transaction is not None:
+            return reply.NOT_IN_TRANSACTION
+        if self.authentication.done:
+            return reply.ALREADY_AUTHENTICATED
+        client = xclient.parse(argument)
+        if client.address is not None:
+            self.peer.address = client.address
+            self.peer.port = client.port or 0
+        self.peer.name = ""
+        self._clear()
+        return reply.greeting(self.policy.server_name)
 
     def _mail(self, argument: str) -> Outcome:
         if not self.peer.name:
@@ -337,7 +356,7 @@ class Dialogue:
         return answer
 
     def _help(self, argument: str) -> Outcome:
-        return Reply(214, "2.0.0", f"Commands: {' '.join(v for v in _VERBS if v not in _UNSUPPORTED)}")
+        return Reply(214, "2.0.0", f"Commands: {' '.join(v for v in _VERBS if v not in _UNTOLD)}")
 
     def _quit(self, argument: str) -> Outcome:
         return reply.BYE
@@ -366,6 +385,7 @@ _VERBS: Final[dict[str, Callable[[Dialogue, str], Outcome | None]]] = {
     "HELO": Dialogue._helo,
     "STARTTLS": Dialogue._starttls,
     "AUTH": Dialogue._auth,
+    "XCLIENT": Dialogue._xclient,
     "MAIL": Dialogue._mail,
     "RCPT": Dialogue._rcpt,
     "DATA": Dialogue._data,
@@ -377,3 +397,4 @@ _VERBS: Final[dict[str, Callable[[Dialogue, str], Outcome | None]]] = {
     "QUIT": Dialogue._quit,
     **dict.fromkeys(_UNSUPPORTED, Dialogue._unsupported),
 }
+_UNTOLD: Final = (*_UNSUPPORTED, "XCLIENT")

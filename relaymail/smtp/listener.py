@@ -15,8 +15,10 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from relaymail.smtp import reply
+from relaymail.smtp.gate import ProxyGate
 from relaymail.smtp.reply import Reply
 from relaymail.smtp.server import ESMTPServer
+from relaymail.smtp.session import client_of
 from relaymail.smtp.surroundings import Surroundings
 
 log = Logger()
@@ -108,7 +110,8 @@ class ESMTPFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> ESMTPServer:
         """A new session; one that is refused says so and closes."""
-        session = ESMTPServer(self._surroundings, self._sessions.admission() or self._ready(), self._sessions)
+        opening = self._sessions.admission() or self._ready()
+        session = ESMTPServer(self._surroundings, opening, self._sessions, client_of(addr))
         self._sessions.began(session)
         return session
 
@@ -137,7 +140,7 @@ def adopt(
     sockets: Sequence[socket.socket], factory: ESMTPFactory, surroundings: Surroundings, reactor: Any
 ) -> list[IListeningPort]:
     """Begin to accept connections on bound sockets."""
-    wrapped = _over_tls(factory, surroundings)
+    wrapped = _outermost(factory, surroundings, reactor)
     ports: list[IListeningPort] = []
     for listening in sockets:
         with listening:
@@ -151,21 +154,24 @@ async def open_endpoint(
     """Listen on a Twisted endpoint (``systemd:domain=INET:name=submission``). Raises :exc:`ListenError`."""
     try:
         endpoint = serverFromString(reactor, description)
-        port: IListeningPort = await endpoint.listen(_over_tls(factory, surroundings))
+        port: IListeningPort = await endpoint.listen(_outermost(factory, surroundings, reactor))
     except Exception as error:
         listener, why = surroundings.policy.listener, str(error) or type(error).__name__
         raise ListenError(f"{listener}: cannot listen on {description!r}: {why}") from error
     return port
 
 
-def _over_tls(factory: ESMTPFactory, surroundings: Surroundings) -> Any:
-    if not surroundings.policy.implicit_tls:
-        return factory
-    assert surroundings.tls is not None
-    tls: Any = surroundings.tls
-    wrapped: Any = TLSMemoryBIOFactory(tls, False, cast(IProtocolFactory, factory))
-    wrapped.noisy = False
-    return wrapped
+def _outermost(factory: ESMTPFactory, surroundings: Surroundings, reactor: Any) -> Any:
+    """What the port talks to: sessions, in TLS if it is implicit, behind a gate if there are proxies."""
+    policy = surroundings.policy
+    outermost: Any = factory
+    if policy.implicit_tls:
+        tls: Any = surroundings.tls
+        outermost = TLSMemoryBIOFactory(tls, False, cast(IProtocolFactory, factory))
+        outermost.noisy = False
+    if policy.proxy_networks:
+        outermost = ProxyGate(outermost, policy.proxy_networks, policy.timeouts.proxy_header, reactor)
+    return outermost
 
 
 def _bind(name: str, address: str, port: int) -> socket.socket | None:

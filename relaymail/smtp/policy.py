@@ -49,6 +49,7 @@ class Timeouts:
     data_rate: float = 500.0
     """Octets per second of DATA, on average, after the first minute."""
     store: float = 2 * MINUTE
+    proxy_header: float = 5.0
     session: float = 2 * HOUR
     drain: float = MINUTE
 
@@ -74,7 +75,19 @@ class Policy:
     exempt_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     """Clients in them may send as many messages per session as they like."""
 
+    proxy_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Clients in them begin with a PROXY header."""
+    xclient_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Clients in them may use XCLIENT."""
+
     def exempts(self, client: str) -> bool:
         """Whether the client with this IP address is in an exempt network."""
-        address = ip_address(client.partition("%")[0])
-        return any(address in network for network in self.exempt_networks)
+        return is_in(self.exempt_networks, client)
+
+
+def is_in(networks: tuple[IPv4Network | IPv6Network, ...], client: str) -> bool:
+    """Whether one of the networks has this IP address."""
+    if not networks:
+        return False
+    address = ip_address(client.partition("%")[0])
+    return any(address in network for network in networks)

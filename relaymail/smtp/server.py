@@ -31,7 +31,7 @@ from relaymail.smtp.dialogue import Dialogue, Expects
 from relaymail.smtp.output import Output
 from relaymail.smtp.policy import MINUTE
 from relaymail.smtp.reply import Reply, ReplyError
-from relaymail.smtp.session import Peer, TLSFacts, client_of
+from relaymail.smtp.session import Peer, TLSFacts
 from relaymail.smtp.surroundings import Crowd, Surroundings
 from relaymail.smtp.tls import channel_binding, describe_connection
 
@@ -55,11 +55,14 @@ class ESMTPServer(Protocol):
 
     transport: Any
 
-    def __init__(self, surroundings: Surroundings, opening: Reply | None, crowd: Crowd) -> None:
+    def __init__(
+        self, surroundings: Surroundings, opening: Reply | None, crowd: Crowd, client: tuple[str, int]
+    ) -> None:
         self._around = surroundings
         self._policy = surroundings.policy
         self._opening = opening
         self._crowd = crowd
+        self._client = client
         self._reactor = surroundings.reactor
         self._buffer = b""
         self._at = 0
@@ -87,8 +90,7 @@ class ESMTPServer(Protocol):
 
     def connectionMade(self) -> None:
         """Greet, or say why not."""
-        client = client_of(self.transport.getPeer())
-        self.peer = Peer(self._around.new_session_id(), self._policy.listener, *client)
+        self.peer = Peer(self._around.new_session_id(), self._policy.listener, *self._client)
         session = self._around.new_session(self.peer)
         self.dialogue = Dialogue(
             self._policy,
@@ -143,7 +145,7 @@ class ESMTPServer(Protocol):
         self.dialogue.closed()
         self._crowd.ended(self)
         self._around.observer.connection_closed(self._policy.listener)
-        if self._around.probes.take((self.peer.address, self.peer.port)):
+        if self._around.probes.take(self._client):
             return
         log.info(
             "Session {session} on {listener} from {client} ended: {messages} messages, {errors} errors,"

@@ -153,7 +153,7 @@ class Conversation:
             observer=self.counter,
             probes=ProbeRegistry(),
         )
-        self.server = ESMTPServer(around, None, self.company)
+        self.server = ESMTPServer(around, None, self.company, ("192.0.2.1", 54321))
         self.server.makeConnection(self.transport)
 
     def _new_session(self, peer: Peer) -> RecordingSession:
