@@ -107,7 +107,7 @@ def test_a_silent_database_costs_a_451_and_the_resend_is_stored_once(
     host.cli("db", "upgrade", "--standalone")
     host.start()
     user = host.user()
-    raws = [message(message_id=new_message_id()) for _ in range(3)]
+    raws = [message(message_id=new_message_id(), sender=user.address) for _ in range(3)]
     wires = [host.mx(), host.mx(), host.submission(user)]
     for wire in wires:
         wire.envelope(user.address, user.address)

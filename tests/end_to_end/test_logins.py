@@ -190,16 +190,22 @@ def test_the_use_of_a_key_is_written_down(host: Host, wire: Wire, user: User) ->
 def test_nobody_sends_as_somebody_else(host: Host, user: User, demo: User) -> None:
     with host.submission(user) as wire:
         for sender in (demo.address, f"x{user.address}", "anyone@elsewhere.example"):
-            assert wire.command(f"MAIL FROM:<{sender}>").start == "550 5.7.1"
-        assert wire.message(message(), user.address, demo.address).code == 250
+            answer = wire.command(f"MAIL FROM:<{sender}>")
+            assert answer == (550, ("5.7.1 Sender not permitted for this login (MAIL FROM)",))
+            for reverse_path in (user.address, ""):
+                answer = wire.message(message(sender=sender), reverse_path, demo.address)
+                assert answer == (550, ("5.7.1 Sender not permitted for this login (From header)",))
+        assert wire.message(message(sender=user.address), user.address, demo.address).code == 250
 
 
 def test_a_granted_address_and_domain_may_be_sent_as(host: Host, user: User, demo: User) -> None:
     host.cli("user", "grant", user.address, "@grants.example")
     host.cli("user", "grant", user.address, "one@other.example")
     with host.submission(user) as wire:
-        assert wire.message(message(), "anyone@Grants.Example", demo.address).code == 250
-        assert wire.message(message(), "ONE@other.example", demo.address).code == 250
+        for sender in ("anyone@Grants.Example", "ONE@other.example"):
+            raw = message(sender=f"Somebody <{sender}>")
+            assert wire.message(raw, sender, demo.address).code == 250
+            assert wire.message(raw, user.address, demo.address).code == 250
         assert wire.command("MAIL FROM:<two@other.example>").start == "550 5.7.1"
         assert wire.command("MAIL FROM:<x@sub.grants.example>").start == "550 5.7.1"
 

@@ -88,6 +88,7 @@ def test_a_resend_on_the_mx_gets_the_first_id_and_on_submission_a_new_one(host: 
     assert host.deliver(raw, demo.address) == host.deliver(raw, demo.address)
     other = host.user()
     assert host.deliver(raw, demo.address) != host.deliver(raw, other.address)
+    raw = message(sender=demo.address)
     assert host.submit(raw, demo, demo.address) != host.submit(raw, demo, demo.address)
 
 

@@ -185,11 +185,14 @@ def test_a_sender_who_writes_to_themselves_has_one_row(host: Host, demo: User) -
 def test_an_answer_joins_the_thread_of_the_same_users_only(host: Host) -> None:
     anna, berta, carla = host.user("anna"), host.user("berta"), host.user("carla")
     first_id = new_message_id()
-    first = host.email(host.submit(message(f"To: {berta.address}", message_id=first_id), anna, berta.address))
+    raw = message(f"To: {berta.address}", message_id=first_id, sender=anna.address)
+    first = host.email(host.submit(raw, anna, berta.address))
     assert column(host, first, "ThreadId") == first
 
     def answer(*to: User, sender: User | None = None) -> UUID:
-        raw = message(f"To: {', '.join(user.address for user in to)}", f"In-Reply-To: <{first_id}>")
+        author = sender.address if sender else "friend@example.org"
+        fields = (f"To: {', '.join(user.address for user in to)}", f"In-Reply-To: <{first_id}>")
+        raw = message(*fields, sender=author)
         addresses = [user.address for user in to]
         return host.email(host.submit(raw, sender, *addresses) if sender else host.deliver(raw, *addresses))
 
