@@ -27,6 +27,7 @@ class Transport(StringTransport):
     """Also knows what a TCP transport knows beyond it."""
 
     aborted = False
+    protocol: Any = None
 
     def abortConnection(self) -> None:
         self.aborted = True
