@@ -141,6 +141,8 @@ class Dialogue:
             raise
         self._clear()
         self.messages += 1
+        # Some clients say RSET before each message; as Postfix does, only those count that lead to none
+        self._junk = 0
         return reply.stored(message_id)
 
     def tls_started(self) -> None:

@@ -456,3 +456,10 @@ def test_the_session_hears_of_the_end(talk: Talk) -> None:
     assert t.session.is_closed
     assert t.company.gone == [t.server]
     assert t.clock.getDelayedCalls() == []
+
+
+def test_a_stored_message_forgives_the_rsets_before_it(talk: Talk) -> None:
+    t = talk()
+    for _ in range(60):
+        t.send(b"RSET\r\nMAIL FROM:<>\r\nRCPT TO:<b@example.test>\r\nDATA\r\n.\r\n")
+    assert t.server.dialogue.errors == 0
