@@ -35,7 +35,7 @@ DEMO_READY = "Ctrl-C stops it"
 START_LIMIT = 60.0
 STOP_LIMIT = 30.0
 
-_NOT_OURS = re.compile(r"__|^(PYTHON|TERM$|NOTIFY|LISTEN_)", re.IGNORECASE)
+_NOT_OURS = re.compile(r"__|^(NOTIFY_|LISTEN_)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Host:
     # The process
 
     def environment(self) -> dict[str, str]:
-        """The environment it runs in: ours, but for settings and what changes Python's ways."""
+        """The environment it runs in: ours, but for settings and what systemd would set."""
         return {
             **{name: value for name, value in os.environ.items() if not _NOT_OURS.search(name)},
             "Smtp__Port": str(self.ports.submission),
@@ -162,11 +162,15 @@ class Host:
         """Leave no process behind, whatever state it is in."""
         if self.running:
             self.kill()
+        self.kill_postgres()
+
+    def kill_postgres(self) -> None:
+        """``kill -9`` of every process of the embedded PostgreSQL."""
         for pid in self.postgres_processes():
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
-                pass
+                pass  # its parent's end was its own
 
     def postgres_processes(self) -> list[int]:
         """The processes that run in the data folder."""

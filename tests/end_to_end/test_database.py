@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
 
 import pytest
@@ -88,8 +86,7 @@ def test_a_database_that_dies_during_data_costs_a_451_and_the_resend_is_stored_o
         wire.envelope("friend@example.org", user.address)
         wire.command("DATA")
         wire.send(raw)
-        for pid in host.postgres_processes():
-            os.kill(pid, signal.SIGKILL)
+        host.kill_postgres()
         wire.send(b".\r\n")
         first = wire.reply()
         assert first.start in {"451 4.3.0", "250 2.0.0"}, first

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import socket
 import subprocess
 import threading
@@ -101,9 +99,8 @@ def test_stale_locks_and_sockets_of_killed_processes_are_dealt_with(new_host: Ma
     host = new_host()
     host.start()
     first = host.deliver(message(), "demo@example.test")
-    for pid in [host.pid, *host.postgres_processes()]:
-        os.kill(pid, signal.SIGKILL)
-    host.ended()
+    host.kill()
+    host.kill_postgres()
     assert sockets(host.data) != []
     host.start()
     assert host.export(first)
