@@ -15,6 +15,10 @@ from twisted.python.failure import Failure
 
 reactor: Any = _reactor
 
+# A shell starts background jobs with SIGINT ignored, and what they start inherits it: Ctrl-C would do nothing
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # Machines are noisy: how long an example took says nothing
 settings.register_profile("relaymail", deadline=None)
 settings.load_profile("relaymail")
