@@ -192,16 +192,11 @@ class Dialogue:
 
     def _extensions(self) -> list[str]:
         """What EHLO lists at the moment (RFC 5321 4.1.1.1)."""
-        extensions = [
-            "PIPELINING",
-            f"SIZE {self._limits.message}",
-            "8BITMIME",
-            "SMTPUTF8",
-            "ENHANCEDSTATUSCODES",
-            "CHUNKING",
-            "BINARYMIME",
-            "DSN",
-        ]
+        extensions = ["PIPELINING", f"SIZE {self._limits.message}"]
+        if self._may_start_tls():
+            # Never last: some clients look for "250-STARTTLS" (gsasl)
+            extensions.append("STARTTLS")
+        extensions += ["8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING", "BINARYMIME", "DSN"]
         if self._limits.recipients < sys.maxsize:
             extensions.append(f"LIMITS RCPTMAX={self._limits.recipients}")
         if is_in(self.policy.xclient_networks, self._connected_from):
@@ -211,8 +206,6 @@ class Dialogue:
             extensions.append("MT-PRIORITY")
         if offer.require_tls:
             extensions.append("REQUIRETLS")
-        if self._may_start_tls():
-            extensions.append("STARTTLS")
         if self._mechanisms:
             extensions.append(f"AUTH {' '.join(self._mechanisms)}")
         return extensions

@@ -28,7 +28,7 @@ KEY_OCTETS: Final = 32
 
 _NONCE: Final = r"[\x21-\x2b\x2d-\x7e]+"
 _EXTENSIONS: Final = r"(?:,[A-Za-z]=[^,]+)*"
-_GS2_HEADER: Final = re.compile(r"(?:([ny])|p=([A-Za-z0-9.-]+)),(?:a=([^,]+))?,")
+_GS2_HEADER: Final = re.compile(r"(?:([ny])|p=([A-Za-z0-9.-]+)),(?:a=([^,]*))?,")
 _CLIENT_FIRST_BARE: Final = re.compile(rf"n=([^,]+),r=({_NONCE}){_EXTENSIONS}")
 _CLIENT_FINAL: Final = re.compile(rf"(c=([A-Za-z0-9+/=]+),r=({_NONCE}){_EXTENSIONS}),p=([A-Za-z0-9+/=]+)")
 _BAD_ESCAPE: Final = re.compile(r"=(?!2C|3D)")
@@ -109,8 +109,9 @@ def client_first(message: bytes) -> ClientFirst:
     if fields is None:
         raise ScramError("other-error")
     login = _name(fields[1])
-    # Nobody acts as somebody else here: an authorization identity must be the login itself
-    if header[3] is not None and _name(header[3]).lower() != login.lower():
+    # Nobody acts as somebody else here: an authorization identity must be the login itself. An empty one is not
+    # in the grammar but in what GNU SASL sends
+    if header[3] and _name(header[3]).lower() != login.lower():
         raise ScramError("other-error")
     return ClientFirst(header[0], header[1] == "y", header[2], login, fields[2], bare)
 

@@ -147,6 +147,10 @@ def test_a_first_message_may_name_the_login_twice_and_hold_extensions() -> None:
     assert first.bare == "n=a=2Cb=3D,r=x,e=anything,X=more"
 
 
+def test_an_authorization_identity_may_be_empty() -> None:
+    assert scram.client_first(b"n,a=,n=user,r=x").header == "n,a=,"
+
+
 @pytest.mark.parametrize(
     ("final", "error"),
     [
