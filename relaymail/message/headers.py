@@ -70,7 +70,8 @@ def scan(raw: Raw, start: int, end: int, wanted: frozenset[bytes], budget: Budge
             lines = _pure_lines(block, most) or _LINE_END.split(block, most)
     if section_end - start > limit:
         budget.note(f"header section over {limit} bytes")
-        lines.pop()  # it may be half a line
+        if len(lines) <= most:
+            lines.pop()  # it may be half a line
     fields, hops, odd_line = _fields(lines, wanted, budget)
     if section_end - start > budget.limits.field_bytes:
         _clip(fields, budget)

@@ -57,6 +57,12 @@ class Ticking:
         return self.now
 
 
+def test_too_many_lines_in_too_many_octets_are_both_named() -> None:
+    raw = b"Subject: x\r\n" + b"X: y\r\n" * 100 + b"\r\n"
+    read = summarize(raw, limits=ParseLimits(header_lines=10, header_bytes=200))
+    assert read.parse_status == "limited: header section over 200 bytes, header lines over 10 (reader 1)"
+
+
 def test_when_the_time_is_used_up_what_was_found_is_kept() -> None:
     part = ["--b", "Content-Type: x/y", "", "z"]
     raw = lines("Subject: kept", "Content-Type: multipart/mixed; boundary=b", "", *part * 900)
