@@ -5,63 +5,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from twisted.internet.defer import maybeDeferred
 
-from relaymail.hosting.authenticator import Authenticator, Login
-from relaymail.hosting.login_limiter import FailedLoginLimiter
-from relaymail.hosting.scram import ScramLogins
 from relaymail.hosting.session import Hosting, HostingSession, MXSession, SubmissionSession
 from relaymail.smtp import reply
 from relaymail.smtp.address import Address, parse_path
 from relaymail.smtp.reply import Reply, ReplyError
-from relaymail.smtp.session import Peer
-from relaymail.store.accounts import Accounts
 from relaymail.store.database import Database
-from relaymail.store.messages import MessageStore
-from relaymail.store.scram import ScramKeys
-from relaymail.telemetry import Metrics
-from tests.conftest import reactor
-
-
-@pytest.fixture
-def hosting(database: Database) -> Hosting:
-    accounts = Accounts(database, clock=reactor)
-    return Hosting(
-        accounts=accounts,
-        authenticator=Authenticator(accounts, salt=None, reactor=reactor),
-        scram=ScramLogins(ScramKeys(database), lambda key: None),
-        limiter=FailedLoginLimiter(reactor, 5, 900.0, 1.0, 30.0),
-        store=MessageStore(database, reactor=reactor, run=maybeDeferred),
-        metrics=Metrics(),
-        run=maybeDeferred,
-        room=lambda: None,
-        stored=lambda: None,
-        seconds=reactor.seconds,
-        now=lambda: datetime.now(UTC),
-        server_name="mx.example.test",
-        hosted_domains=frozenset({"example.test", "xn--bcher-kva.example"}),
-        validate_recipients=True,
-        postmaster=None,
-        deduplicate_mx=True,
-        deduplicate_submission=False,
-        attachment_limit=1000,
-        header_limit=1000,
-        hop_limit=100,
-    )
-
-
-def session(
-    hosting: Hosting, kind: type[HostingSession] = MXSession, login: UUID | None = None
-) -> HostingSession:
-    made = kind(hosting, Peer("session", "mx", "192.0.2.1", 25, "client.example.org", True))
-    if login is not None:
-        made._login = Login(login, "", uuid4())
-    return made
+from tests.hosting.conftest import add_user, session
 
 
 def address(path: str) -> Address:
@@ -92,17 +46,6 @@ async def answer(ask: Any) -> Reply | None:
 
 def reached(session: HostingSession) -> Mapping[str, UUID | None]:
     return {found.address: found.user_id for found in session._recipients.values()}
-
-
-async def add_user(database: Database, email: str) -> UUID:
-    user = uuid4()
-    await database.execute(
-        "test.user",
-        'INSERT INTO public."Users" ("Id", "OidcSubject", "OidcIssuer", "Email", "CreatedAt")'
-        " VALUES (%s, %s, 'test', %s, now())",
-        (user, str(user), email),
-    )
-    return user
 
 
 async def test_the_mx_takes_mail_for_users_of_the_hosted_domains_only(
