@@ -6,17 +6,13 @@ one count for the whole world would lock out everyone.
 
 from __future__ import annotations
 
-import ipaddress
 from collections import OrderedDict, deque
 
+from relaymail.smtp.limits import network_of
 from relaymail.store.cache import Seconds
 
 CLIENTS_KEPT = 50_000
 """Bound of the memory: some 20 MB at worst. The client that failed longest ago is forgotten first."""
-
-IPV6_NETWORK_BITS = 64
-"""What one IPv6 customer has: counting single addresses would never count to two."""
-
 
 _DOUBLINGS = 60
 """More would overflow a float, and any sensible maximum is reached long before."""
@@ -51,7 +47,7 @@ class FailedLoginLimiter:
 
     def check(self, client: str) -> float:
         """Seconds until ``client`` (an IP address) may try to log in; 0 means now."""
-        times = self._recent(_network(client))
+        times = self._recent(network_of(client))
         if not times:
             return 0.0
         now = self._clock.seconds()
@@ -62,7 +58,7 @@ class FailedLoginLimiter:
 
     def failed(self, client: str) -> None:
         """Count a wrong password of ``client``."""
-        network = _network(client)
+        network = network_of(client)
         times = self._recent(network) or deque(maxlen=max(self._maximum, 1))
         times.append(self._clock.seconds())
         self._clients[network] = times
@@ -72,7 +68,7 @@ class FailedLoginLimiter:
 
     def succeeded(self, client: str) -> None:
         """Forget the failures of ``client``: it has shown a right password."""
-        self._clients.pop(_network(client), None)
+        self._clients.pop(network_of(client), None)
 
     def _recent(self, network: str) -> deque[float] | None:
         """The failures that still count; a client without any is forgotten."""
@@ -86,16 +82,3 @@ class FailedLoginLimiter:
             del self._clients[network]
             return None
         return times
-
-
-def _network(client: str) -> str:
-    """What a client is counted as: its IPv4 address or IPv6 /64; a mapped IPv4 address is the IPv4 one."""
-    try:
-        address = ipaddress.ip_address(client.partition("%")[0])
-    except ValueError:
-        return client
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.IPv6Network((address, IPV6_NETWORK_BITS), strict=False).network_address) + "/64"

@@ -128,7 +128,6 @@ class HostingSession:
     def _check_logins(self) -> None:
         """Refuse a client whose logins have failed too often."""
         if self._hosting.limiter.check(self._peer.address) > 0:
-            self._refused("too many failed authentications")
             raise ReplyError(reply.TOO_MANY_AUTHENTICATIONS)
 
     def _log_in(self, login: Login) -> None:

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from relaymail.smtp import command, parameters, reply, sasl, xclient
 from relaymail.smtp.authentication import Authentication
 from relaymail.smtp.content import ChunkReader, Content
+from relaymail.smtp.limits import Visit
 from relaymail.smtp.policy import Policy, is_in
 from relaymail.smtp.reply import Outcome, Reply, ReplyError
 from relaymail.smtp.session import ISession, Peer
@@ -31,7 +32,7 @@ class Dialogue:
     """The state of one session, and of the mail transaction in it.
 
     ``tls_available`` tells whether STARTTLS can be offered right now; ``new_content`` makes a place for a
-    message.
+    message; ``visit`` counts what this client does.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Dialogue:
         authentication: Authentication,
         tls_available: Callable[[], bool],
         new_content: Callable[[], Content],
+        visit: Visit,
     ) -> None:
         self.policy = policy
         self.peer = peer
@@ -55,6 +57,7 @@ class Dialogue:
         self._mechanisms: tuple[str, ...] = ()
         self._tls_available = tls_available
         self._new_content = new_content
+        self._visit = visit
         self._limits = policy.limits
         self._connected_from = peer.address
         self._junk = 0
@@ -258,6 +261,7 @@ class Dialogue:
         self._clear()
         return reply.greeting(self.policy.server_name)
 
+            self._visit.enter(client.address)
     def _mail(self, argument: str) -> Outcome:
         if not self.peer.name:
             return reply.SEND_HELLO
@@ -273,6 +277,7 @@ class Dialogue:
         def accepted() -> Reply:
             self._transaction = Transaction(
                 self.policy,
+        self._visit.message()
                 self.session,
                 self._new_content,
                 null_sender=sender is None,
@@ -303,6 +308,7 @@ class Dialogue:
 
     def _require_transaction(self) -> Transaction:
         if self._transaction is None:
+        self._visit.recipient()
             raise ReplyError(reply.SEND_MAIL if self.peer.name else reply.SEND_HELLO)
         return self._transaction
 

@@ -12,6 +12,7 @@ MINUTE: Final = 60.0
 HOUR: Final = 60 * MINUTE
 
 ListenerName = Literal["mx", "submission", "submissions"]
+Network = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +73,12 @@ class Policy:
     """Refuse a message with a bare CR or LF."""
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
-    exempt_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    exempt_networks: tuple[Network, ...] = ()
     """Clients in them may send as many messages per session as they like."""
 
-    proxy_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    proxy_networks: tuple[Network, ...] = ()
     """Clients in them begin with a PROXY header."""
-    xclient_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    xclient_networks: tuple[Network, ...] = ()
     """Clients in them may use XCLIENT."""
 
     def exempts(self, client: str) -> bool:
@@ -85,7 +86,7 @@ class Policy:
         return is_in(self.exempt_networks, client)
 
 
-def is_in(networks: tuple[IPv4Network | IPv6Network, ...], client: str) -> bool:
+def is_in(networks: tuple[Network, ...], client: str) -> bool:
     """Whether one of the networks has this IP address."""
     if not networks:
         return False

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from functools import cache
 from typing import Any, Final
 
 
@@ -12,15 +13,19 @@ class Reply:
 
     ``code`` is the three-digit code (RFC 5321 4.2.1), ``enhanced`` the enhanced status code or ``None`` (only
     the greeting and the replies to EHLO and HELO have none, RFC 2034 3), ``lines`` the text; control
-    characters and non-ASCII in it are escaped, so that nothing a client sent comes back raw.
+    characters and non-ASCII in it are escaped, so that nothing a client sent comes back raw. ``reason`` is a
+    constant phrase for the log and the metrics, of replies that refuse for the sake of a limit.
     """
 
-    __slots__ = ("closes", "code", "data", "enhanced", "text")
+    __slots__ = ("closes", "code", "data", "enhanced", "reason", "text")
 
-    def __init__(self, code: int, enhanced: str | None, *lines: str, closes: bool = False) -> None:
+    def __init__(
+        self, code: int, enhanced: str | None, *lines: str, closes: bool = False, reason: str | None = None
+    ) -> None:
         self.code = code
         self.enhanced = enhanced
         self.text = " ".join(lines)
+        self.reason = reason
         self.closes = closes or code == 421
         """Whether the connection is closed behind it; always so for 421 (RFC 5321 3.8)."""
         prefix = f"{enhanced} " if enhanced else ""
@@ -88,6 +93,24 @@ def bad_recipient(why: str) -> Reply:
     return Reply(501, "5.1.3", f"Bad recipient address: {why}")
 
 
+@cache
+def connecting_too_fast(seconds: int) -> Reply:
+    """The client has made too many connections within a minute."""
+    text = f"Too many connections from your address, try again in {_seconds(seconds)}"
+    return Reply(421, "4.7.1", text, reason="too many connections in a minute")
+
+
+@cache
+def sending_too_fast(what: str, seconds: int) -> Reply:
+    """The client has sent too many ``messages`` or ``recipients`` within a minute."""
+    text = f"Too many {what}, try again in {_seconds(seconds)}"
+    return Reply(451, "4.7.1", text, reason=f"too many {what} in a minute")
+
+
+def _seconds(count: int) -> str:
+    return "1 second" if count == 1 else f"{count} seconds"
+
+
 BYE: Final = Reply(221, "2.0.0", "Bye", closes=True)
 NOT_SMTP: Final = Reply(221, "2.7.0", "This is an SMTP server", closes=True)
 OK: Final = Reply(250, "2.0.0", "Ok")
@@ -99,18 +122,27 @@ AUTHENTICATED: Final = Reply(235, "2.7.0", "Authentication successful")
 START_DATA: Final = Reply(354, None, "End data with <CR><LF>.<CR><LF>")
 
 SHUTTING_DOWN: Final = Reply(421, "4.3.2", "Service shutting down, try again later")
-NOT_READY: Final = Reply(421, "4.3.2", "Service not available, try again later")
-TOO_MANY_CONNECTIONS: Final = Reply(421, "4.3.2", "Too many connections, try again later")
+NOT_READY: Final = Reply(421, "4.3.2", "Service not available, try again later", reason="not ready")
+TOO_MANY_CONNECTIONS: Final = Reply(
+    421, "4.3.2", "Too many connections, try again later", reason="too many connections"
+)
+TOO_MANY_FROM_CLIENT: Final = Reply(
+    421, "4.7.0", "Too many connections from your address", reason="too many connections of one client"
+)
 IDLE: Final = Reply(421, "4.4.2", "Timed out waiting for input")
 SESSION_TOO_LONG: Final = Reply(421, "4.4.2", "Session lasted too long")
-TOO_MANY_ERRORS: Final = Reply(421, "4.7.0", "Too many errors")
-TOO_MANY_MESSAGES: Final = Reply(421, "4.7.0", "Too many messages in this session")
-TOO_MANY_AUTHENTICATIONS: Final = Reply(421, "4.7.0", "Too many failed authentications, try again later")
+TOO_MANY_ERRORS: Final = Reply(421, "4.7.0", "Too many errors", reason="too many errors")
+TOO_MANY_MESSAGES: Final = Reply(
+    421, "4.7.0", "Too many messages in this session", reason="too many messages"
+)
+TOO_MANY_AUTHENTICATIONS: Final = Reply(
+    421, "4.7.0", "Too many failed authentications, try again later", reason="too many failed authentications"
+)
 
 TEMPORARY: Final = Reply(451, "4.3.0", "Temporary server error, try again later")
 NOT_STORED: Final = Reply(451, "4.3.0", "Could not store message")
 NO_ROOM: Final = Reply(452, "4.3.1", "Insufficient storage, try again later")
-TOO_MANY_RECIPIENTS: Final = Reply(452, "4.5.3", "Too many recipients")
+TOO_MANY_RECIPIENTS: Final = Reply(452, "4.5.3", "Too many recipients", reason="too many recipients")
 TLS_NOT_AVAILABLE: Final = Reply(454, "4.7.0", "TLS not available")
 AUTHENTICATION_UNAVAILABLE: Final = Reply(454, "4.7.0", "Temporary authentication failure")
 
@@ -136,17 +168,19 @@ AUTHENTICATION_REQUIRED: Final = Reply(530, "5.7.0", "Authentication required")
 AUTHENTICATION_FAILED: Final = Reply(535, "5.7.8", "Authentication credentials invalid")
 ENCRYPTION_REQUIRED: Final = Reply(538, "5.7.11", "Encryption required for authentication")
 NO_SUCH_MAILBOX: Final = Reply(550, "5.1.1", "No such mailbox")
-BARE_NEWLINE: Final = Reply(550, "5.5.2", "Bare LF or CR not allowed")
+BARE_NEWLINE: Final = Reply(550, "5.5.2", "Bare LF or CR not allowed", reason="bare newline")
 RELAYING_DENIED: Final = Reply(550, "5.7.1", "Relaying denied")
 SENDER_NOT_PERMITTED: Final = Reply(550, "5.7.1", "Sender not permitted for this login (MAIL FROM)")
 AUTHOR_NOT_PERMITTED: Final = Reply(550, "5.7.1", "Sender not permitted for this login (From header)")
-MESSAGE_TOO_BIG: Final = Reply(552, "5.3.4", "Message too big")
-CHUNK_TOO_BIG: Final = Reply(552, "5.3.4", "Message too big", closes=True)
+MESSAGE_TOO_BIG: Final = Reply(552, "5.3.4", "Message too big", reason="message too big")
+CHUNK_TOO_BIG: Final = Reply(552, "5.3.4", "Message too big", closes=True, reason="message too big")
 BAD_CHUNK: Final = Reply(501, "5.5.4", "Syntax: BDAT octets [LAST]", closes=True)
 ATTACHMENT_TOO_BIG: Final = Reply(552, "5.3.4", "Attachment too big")
 HEADER_TOO_BIG: Final = Reply(552, "5.3.4", "Header section too big")
 SMTPUTF8_REQUIRED: Final = Reply(553, "5.6.7", "SMTPUTF8 required")
 TLS_ACTIVE: Final = Reply(554, "5.5.1", "TLS already active")
 TOO_MANY_HOPS: Final = Reply(554, "5.4.6", "Too many hops, this message is looping")
-TEXT_LINE_TOO_LONG: Final = Reply(554, "5.6.0", "Message has a line that is too long")
+TEXT_LINE_TOO_LONG: Final = Reply(
+    554, "5.6.0", "Message has a line that is too long", reason="text line too long"
+)
 NO_VALID_RECIPIENTS: Final = Reply(554, "5.5.1", "No valid recipients")

@@ -28,6 +28,7 @@ from relaymail.smtp.command import is_tls_hello
 from relaymail.smtp.content import SLICE
 from relaymail.smtp.deadline import Deadline
 from relaymail.smtp.dialogue import Dialogue, Expects
+from relaymail.smtp.limits import Visit
 from relaymail.smtp.output import Output
 from relaymail.smtp.policy import MINUTE
 from relaymail.smtp.reply import Reply, ReplyError
@@ -85,6 +86,9 @@ class ESMTPServer(Protocol):
         self._content_began = 0.0
         self._messages = 0
         self._stored = False
+        self._refusals: frozenset[str] = frozenset()
+        """Reasons of refusals that have been logged."""
+        self._visit = Visit(surroundings.clients)
 
     # The connection
 
@@ -105,7 +109,13 @@ class ESMTPServer(Protocol):
             ),
             lambda: self._around.tls is not None,
             self._around.new_content,
+            self._visit,
         )
+        if self._opening is None:
+            try:
+                self._visit.enter(self.peer.address)
+            except ReplyError as refusal:
+                self._opening = refusal.reply
         timeouts = self._policy.timeouts
         self._deadline = Deadline(self._reactor, self._reactor.seconds() + timeouts.session, self._expired)
         self.transport.registerProducer(self, True)
@@ -143,6 +153,7 @@ class ESMTPServer(Protocol):
             self._penalty = None
         self._buffer = b""
         self.dialogue.closed()
+        self._visit.leave()
         self._crowd.ended(self)
         self._around.observer.connection_closed(self._policy.listener)
         if self._around.probes.take(self._client):
@@ -380,8 +391,22 @@ class ESMTPServer(Protocol):
             return
         self._output.add(answer.data)
         self._around.observer.replied(answer.code)
+        if answer.reason is not None:
+            self._refused(answer.reason)
         if answer.closes:
             self._close()
+
+    def _refused(self, reason: str) -> None:
+        """Tell of a refusal; the log hears once, or whoever is refused could fill it."""
+        self._around.observer.refused(reason)
+        if reason not in self._refusals:
+            self._refusals |= {reason}
+            log.info(
+                "Session {session}: refused {client}: {reason}",
+                session=self.peer.session_id,
+                client=self.peer.address,
+                reason=reason,
+            )
 
     def _close(self) -> None:
         """Close behind what was written."""

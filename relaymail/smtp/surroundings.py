@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from relaymail.smtp.content import Content
+from relaymail.smtp.limits import ClientLimits
 from relaymail.smtp.policy import Policy
 from relaymail.smtp.probe import ProbeRegistry
 from relaymail.smtp.session import ISession, Peer
@@ -24,6 +25,9 @@ class Observer(Protocol):
 
     def replied(self, code: int) -> None:
         """A reply was sent."""
+
+    def refused(self, reason: str) -> None:
+        """Something was refused; ``reason`` is one of few constant phrases."""
 
     def unexpected_error(self) -> None:
         """Something unforeseen happened and was answered 451."""
@@ -51,6 +55,8 @@ class Surroundings:
     tls: ServerTLS | None
     observer: Observer
     probes: ProbeRegistry
+    clients: ClientLimits | None = None
+    """Counts the clients of this kind of listener."""
     scram: Callable[[], bool] = lambda: True
     """Whether SCRAM may be offered at the moment, where the policy has it."""
     after_stored: Callable[[], None] = lambda: None

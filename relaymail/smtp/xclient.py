@@ -58,9 +58,11 @@ def _address(value: str) -> str:
     if value[:5].upper() == "IPV6:":
         value = value[5:]
     try:
-        return str(ipaddress.ip_address(value))
+        address = ipaddress.ip_address(value)
     except ValueError:
         raise ReplyError(reply.syntax("XCLIENT ADDR=IP address")) from None
+    # Limits and exemptions know one address of a client
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def _decode(text: str) -> str:

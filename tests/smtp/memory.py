@@ -110,6 +110,7 @@ class Counter:
     def __init__(self) -> None:
         self.codes: list[int] = []
         self.failures = 0
+        self.refusals: list[str] = []
 
     def connection_opened(self, listener: str) -> None:
         """Not looked at."""
@@ -119,6 +120,9 @@ class Counter:
 
     def replied(self, code: int) -> None:
         self.codes.append(code)
+
+    def refused(self, reason: str) -> None:
+        self.refusals.append(reason)
 
     def unexpected_error(self) -> None:
         self.failures += 1
