@@ -109,8 +109,8 @@ def client_first(message: bytes) -> ClientFirst:
     if fields is None:
         raise ScramError("other-error")
     login = _name(fields[1])
-    # Nobody acts as somebody else here: an authorization identity must be the login itself. An empty one is not
-    # in the grammar but in what GNU SASL sends
+    # Nobody acts as somebody else here: an authorization identity must be the login itself. An empty one is
+    # not in the grammar, but GNU SASL sends it
     if header[3] and _name(header[3]).lower() != login.lower():
         raise ScramError("other-error")
     return ClientFirst(header[0], header[1] == "y", header[2], login, fields[2], bare)
