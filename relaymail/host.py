@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -21,6 +22,7 @@ from twisted.python.failure import Failure
 from relaymail import assembly, demo
 from relaymail.health import HealthMonitor, HealthServer
 from relaymail.hosting.authenticator import Authenticator
+from relaymail.hosting.release import Releaser
 from relaymail.hosting.room import Room
 from relaymail.hosting.scram import ScramOffer
 from relaymail.hosting.session import Hosting, MXSession, SubmissionSession
@@ -179,6 +181,7 @@ class Host(Service):
         room = Room(spool, lambda: store.longest_wait, reactor=self._reactor, run=self._run)
         room.start()
         self._stops.append(("room", room.stop))
+        releaser = self._start_releaser(database, accounts, spool, notifier)
         hosting = assembly.hosting(
             self._settings,
             accounts,
@@ -192,7 +195,7 @@ class Host(Service):
             stored=notifier.hint,
         )
         monitor = self._start_health(database, telemetry.metrics)
-        self._preparing = Deferred.fromCoroutine(self._prepare(database, notifier))
+        self._preparing = Deferred.fromCoroutine(self._prepare(database, notifier, releaser))
         self._preparing.addErrback(self._failed_to_start)
         self._stops.append(("preparation", self._stop_preparing))
         if self._settings.data.embedded_postgres:
@@ -292,6 +295,21 @@ class Host(Service):
         retention.start()
         self._stops.append(("retention", retention.stop))
 
+    def _start_releaser(
+        self, database: Database, accounts: Accounts, spool: Path, notifier: Notifier
+    ) -> Releaser:
+        releaser = Releaser(
+            database,
+            accounts,
+            reactor=self._reactor,
+            new_content=lambda: Content(spool, self._run),
+            run=self._run,
+            now=lambda: datetime.now(UTC),
+            released=notifier.hint,
+        )
+        self._stops.append(("release of held messages", releaser.stop))
+        return releaser
+
     def _start_health(self, database: Database, metrics: Metrics) -> HealthMonitor:
         """Open the health port; the checks begin by themselves once there is something to look at."""
         settings = self._settings
@@ -322,7 +340,7 @@ class Host(Service):
             return address.host, address.port
         return None
 
-    async def _prepare(self, database: Database, notifier: Notifier) -> None:
+    async def _prepare(self, database: Database, notifier: Notifier, releaser: Releaser) -> None:
         """Wait for the database and its tables, bringing ours up to date; then mail can be taken."""
         said = ""
         while (lacking := await self._lacking(database)) is not None:

@@ -30,7 +30,7 @@ from relaymail.message.trace import trace_headers
 from relaymail.smtp import reply
 from relaymail.smtp.address import Address
 from relaymail.smtp.content import Content
-from relaymail.smtp.parameters import Parameters
+from relaymail.smtp.parameters import Parameters, release_time
 from relaymail.smtp.reply import Reply, ReplyError
 from relaymail.smtp.scram import KeyFound, Salting
 from relaymail.smtp.session import Peer
@@ -293,6 +293,7 @@ class HostingSession:
         )
         now = hosting.now()
         message_id = uuid7()
+        release_at = release_time(self._parameters, now)
         return Record(
             id=message_id,
             received_at=now,
@@ -304,9 +305,12 @@ class HostingSession:
             trace_headers=trace_headers(message_id, now, hosting.server_name, origin, envelope),
             header_message_id=summary.message_id or f"{message_id}@{hosting.server_name}",
             summary=summary,
-            emails=emails_for(envelope, summary, user, await self._owners(envelope, summary)),
+            emails=()
+            if release_at
+            else emails_for(envelope, summary, user, await self._owners(envelope, summary)),
             content=content,
             added_sender=added_sender,
+            release_at=release_at,
         )
 
     async def _owners(self, envelope: Envelope, summary: Summary) -> Mapping[str, UUID]:

@@ -76,6 +76,8 @@ class Record:
     content: RawContent
     added_sender: str | None = None
     """The address of a ``Sender:`` field that the message is delivered with; ``None``: none is added."""
+    release_at: datetime | None = None
+    """Until then nobody sees it (RFC 4865); it has no ``emails`` yet. ``None``: at once."""
 
     def under(self, id: UUID) -> Record:
         """The same message with an id it was given before, which its headers name as well."""

@@ -205,6 +205,10 @@ class Dialogue:
         if is_in(self.policy.xclient_networks, self._connected_from):
             extensions.append(f"XCLIENT {' '.join(xclient.ATTRIBUTES)}")
         offer = self._offer()
+        if offer.hold:
+            latest = offer.now() + parameters.LONGEST_HOLD
+            seconds = int(parameters.LONGEST_HOLD.total_seconds())
+            extensions.append(f"FUTURERELEASE {seconds} {latest:%Y-%m-%dT%H:%M:%SZ}")
         if offer.priority:
             extensions.append("MT-PRIORITY")
         if offer.require_tls:
@@ -257,11 +261,11 @@ class Dialogue:
         if client.address is not None:
             self.peer.address = client.address
             self.peer.port = client.port or 0
+            self._visit.enter(client.address)
         self.peer.name = ""
         self._clear()
         return reply.greeting(self.policy.server_name)
 
-            self._visit.enter(client.address)
     def _mail(self, argument: str) -> Outcome:
         if not self.peer.name:
             return reply.SEND_HELLO
@@ -273,11 +277,11 @@ class Dialogue:
             return reply.TOO_MANY_MESSAGES
         sender, given = command.mail_argument(argument, utf8=self.peer.extended)
         parameters.check_mail(given, self._offer())
+        self._visit.message()
 
         def accepted() -> Reply:
             self._transaction = Transaction(
                 self.policy,
-        self._visit.message()
                 self.session,
                 self._new_content,
                 null_sender=sender is None,
@@ -296,6 +300,7 @@ class Dialogue:
             extended=self.peer.extended,
             authentication=self.policy.authentication,
             require_tls=submission and self.peer.tls is not None,
+            hold=submission,
             priority=submission,
         )
 
@@ -303,12 +308,12 @@ class Dialogue:
         transaction = self._require_transaction()
         recipient, given = command.recipient_argument(argument, utf8=transaction.smtputf8)
         parameters.check_recipient(given, extended=self.peer.extended)
+        self._visit.recipient()
         transaction.try_recipient()
         return self._after(self.session.recipient(recipient, given), transaction.recipient_accepted)
 
     def _require_transaction(self) -> Transaction:
         if self._transaction is None:
-        self._visit.recipient()
             raise ReplyError(reply.SEND_MAIL if self.peer.name else reply.SEND_HELLO)
         return self._transaction
 

@@ -33,10 +33,11 @@ async def store_large(
             (record.id, n, part),
         )
     if record.summary.attachments and record.emails:
-        await _store_attachments(transaction, record, run)
+        await store_attachments(transaction, record, run)
 
 
-async def _store_attachments(transaction: Transaction, record: Record, run: Callable[..., Any]) -> None:
+async def store_attachments(transaction: Transaction, record: Record, run: Callable[..., Any]) -> None:
+    """Insert the attachments of every row of ``Emails`` of ``record``, decoded in a thread."""
     await transaction.execute(
         "CREATE TEMPORARY TABLE IF NOT EXISTS relaymail_part (n integer NOT NULL, content bytea NOT NULL)"
         " ON COMMIT DELETE ROWS"

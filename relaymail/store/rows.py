@@ -18,8 +18,9 @@ PART_OCTETS: Final = 512 * 1024
 _MESSAGE: Final = (
     "INSERT INTO relaymail.message (id, received_at, listener, session_id, client_address, client_name,"
     " login_user_id, tls_version, tls_cipher, reverse_path, mail_parameters, size_bytes, sha256, dedupe_key,"
-    " trace_headers, message_id, from_address, subject, parse_status, email_ids, added_sender) VALUES ",
-    "(%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s::uuid[],%s)",
+    " trace_headers, message_id, from_address, subject, parse_status, email_ids, added_sender,"
+    " release_at) VALUES ",
+    "(%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s::uuid[],%s,%s)",
 )
 _PART: Final = ("INSERT INTO relaymail.message_part (message_id, n, content) VALUES ", "(%s,%s,%s)")
 _RECIPIENT: Final = (
@@ -104,6 +105,12 @@ class Rows:
         if attachments is not None and record.emails:
             for attachment, content in zip(record.summary.attachments, attachments, strict=True):
                 self._attachment(record, attachment, content)
+
+    def add_release(self, record: Record) -> None:
+        """Add the rows of a message that was held; the content of attachments comes later."""
+        self._row(_EVENT, (str(record.id), "released"))
+        for email in record.emails:
+            self._email(record, email)
 
     def _attachment(self, record: Record, attachment: Attachment, content: bytes) -> None:
         """An attachment of every row of ``Emails``; its content travels once."""
@@ -204,6 +211,7 @@ def _message(record: Record) -> tuple[object, ...]:
         record.summary.parse_status,
         [str(email.id) for email in record.emails],
         record.added_sender,
+        record.release_at,
     )
 
 

@@ -463,3 +463,12 @@ def test_a_stored_message_forgives_the_rsets_before_it(talk: Talk) -> None:
     for _ in range(60):
         t.send(b"RSET\r\nMAIL FROM:<>\r\nRCPT TO:<b@example.test>\r\nDATA\r\n.\r\n")
     assert t.server.dialogue.errors == 0
+
+
+def test_a_submission_may_be_held_for_a_while(talk: Talk) -> None:
+    t = under_tls(talk(SUBMISSION))
+    assert b"FUTURERELEASE 2592000 20" in t.say(b"EHLO client.example.org")
+    t.say(b"AUTH PLAIN " + plain("user", "right"))
+    assert t.say(b"MAIL FROM:<a@example.test> HOLDFOR=60").startswith(b"250 ")
+    assert t.session.parameters == [{"HOLDFOR": "60"}]
+    assert talk().say(b"MAIL FROM:<a@example.org> HOLDFOR=60").startswith(b"555 ")
