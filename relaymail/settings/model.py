@@ -205,7 +205,14 @@ class Smtp(Section, frozen=True):
         tuple[Network, ...], Key("Networks that may use XCLIENT.", kinds.NETWORK, many=True)
     ] = ()
     deduplicate: Deduplicate = Deduplicate()
-    scram: Annotated[bool, Key("Offer SCRAM-SHA-256.", kinds.FLAG)] = False
+    scram: Annotated[
+        bool,
+        Key(
+            "Offer SCRAM-SHA-256 and SCRAM-SHA-256-PLUS, while every live API key has a verifier: clients "
+            "that choose it do not fall back.",
+            kinds.FLAG,
+        ),
+    ] = False
     workers: Annotated[
         int, Key("Processes that share the listening sockets; this version has one.", kinds.WORKERS)
     ] = 1
