@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -53,6 +54,8 @@ EX_CONFIG = 78
 EX_UNAVAILABLE = 69
 POOL_SIZE = 4
 """Connections to the database, unless the connection string says otherwise."""
+FILES = 65_536
+"""Open files the process asks to be allowed, as far as its hard limit goes."""
 SCHEMA_RETRY = 2.0
 """Seconds between looks whether the database and its tables are there."""
 REPLY_LEAVES = 0.05
@@ -117,6 +120,7 @@ class Host(Service):
     def privilegedStartService(self) -> None:
         """Before the uid drops: ports, certificate."""
         Service.privilegedStartService(self)
+        _raise_file_limit()
         smtp = self._settings.smtp
         try:
             if smtp.certificate_path is not None:
@@ -491,6 +495,14 @@ class Host(Service):
     def _crash_after_reply(self) -> None:
         if self._settings.debug.crash_point == "after-reply":
             self._reactor.callLater(REPLY_LEAVES, self._crash, "after-reply")
+
+
+def _raise_file_limit() -> None:
+    """Each connection is a file; the usual soft limit of 1,024 is below ``Smtp:Limits:Connections``."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _tune_garbage_collection() -> None:

@@ -140,7 +140,15 @@ def _clip(fields: dict[bytes, list[bytes]], budget: Budget) -> None:
         for number, value in enumerate(values):
             if len(value) > limit:
                 budget.note(f"header field over {limit} bytes")
-                values[number] = value[:limit]
+                values[number] = value[: _character_border(value, limit)]
+
+
+def _character_border(value: bytes, at: int) -> int:
+    """``at``, or just before the UTF-8 character around it: half of one would make the field Latin-1."""
+    for border in range(at, max(at - 4, 0), -1):
+        if value[border] & 0xC0 != 0x80:
+            return border
+    return at
 
 
 def _line_offset(raw: Raw, start: int, number: int) -> int:

@@ -236,7 +236,7 @@ def without_columns(record: Record, why: str) -> Record:
     """The record with nothing in it that came from parsing: the last resort when a column cannot hold it."""
     emails = tuple(replace(email, recipients=_bare(email.recipients)) for email in record.emails)
     summary = replace(summarize(b""), parse_status=f"unstorable: {why}")
-    return replace(record, summary=summary, emails=emails, header_message_id=str(record.id))
+    return replace(record, summary=summary, emails=emails, header_message_id=f"{record.id}@relaymail.invalid")
 
 
 def _bare(recipients: Iterable[MailboxRecipient]) -> tuple[MailboxRecipient, ...]:

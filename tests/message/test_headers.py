@@ -7,6 +7,7 @@ import pytest
 from relaymail.message import headers
 from relaymail.message.headers import Section
 from relaymail.message.limits import ParseLimits
+from relaymail.message.summary import summarize
 from tests.message.build import budget, lines
 
 WANTED = frozenset((b"subject", b"to", b"from"))
@@ -106,3 +107,10 @@ def test_a_section_beyond_the_limit_is_cut_but_the_body_is_found() -> None:
     assert section.first(b"subject") is None
     assert raw[section.body :] == b"body\r\n"
     assert account.status == "limited: header section over 1000 bytes (reader 1)"
+
+
+def test_a_field_is_never_cut_inside_a_character() -> None:
+    for padding in range(4):
+        raw = b"Subject: " + b"x" * padding + "日".encode() * 30_000 + b"\r\n\r\n"
+        subject = summarize(raw).subject
+        assert set(subject) <= {"x", "日"}
