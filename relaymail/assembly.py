@@ -23,6 +23,7 @@ from relaymail.hosting.login_limiter import FailedLoginLimiter
 from relaymail.hosting.scram import ScramLogins
 from relaymail.hosting.session import Hosting
 from relaymail.settings import Settings
+from relaymail.smtp.limits import Allowance, ClientLimits
 from relaymail.smtp.policy import Limits, ListenerName, Policy, Timeouts
 from relaymail.smtp.probe import ProbeRegistry
 from relaymail.smtp.reply import Reply
@@ -67,6 +68,22 @@ def _limits(settings: Settings, *, mx: bool) -> Limits:
         junk_commands=_limit(limits.junk_commands),
         connections=_limit(limits.connections),
     )
+
+
+def client_limits(settings: Settings, reactor: Any) -> dict[str, ClientLimits]:
+    """What is counted of each client: on ``mx``, and on the ``submission`` listeners together."""
+    limits = settings.smtp.limits
+    mx = Allowance(
+        _limit(limits.connections_per_client.mx),
+        _limit(limits.connections_per_minute),
+        _limit(limits.messages_per_minute),
+        _limit(limits.recipients_per_minute),
+    )
+    submission = Allowance(_limit(limits.connections_per_client.submission))
+    return {
+        "mx": ClientLimits(reactor.seconds, mx, limits.exempt_networks),
+        "submission": ClientLimits(reactor.seconds, submission, limits.exempt_networks),
+    }
 
 
 def _timeouts(settings: Settings) -> Timeouts:

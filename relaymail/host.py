@@ -6,6 +6,7 @@ import gc
 import os
 import resource
 import signal
+import socket
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -23,10 +24,12 @@ from twisted.python.failure import Failure
 from relaymail import assembly, demo
 from relaymail.health import HealthMonitor, HealthServer
 from relaymail.hosting.authenticator import Authenticator
+from relaymail.hosting.limit_desk import LimitDesk
 from relaymail.hosting.release import Releaser
 from relaymail.hosting.room import Room
 from relaymail.hosting.scram import ScramOffer
 from relaymail.hosting.session import Hosting, MXSession, SubmissionSession
+from relaymail.hosting.shared_failures import SharedFailures
 from relaymail.message.ids import short_id
 from relaymail.notify.notifier import Notifier
 from relaymail.settings import Loaded
@@ -100,6 +103,7 @@ class Host(Service):
         self._demo_key = ""
         self._interrupted = False
         self._sessions = Sessions(self._settings.smtp.limits.connections or sys.maxsize)
+        self._clients = assembly.client_limits(self._settings, reactor)
         self._probes = ProbeRegistry()
         self._tls: ServerTLS | None = None
         self._certificate: Path | None = None
@@ -198,6 +202,7 @@ class Host(Service):
             room=room.refusal,
             stored=notifier.hint,
         )
+        self._start_limits(database, hosting)
         monitor = self._start_health(database, telemetry.metrics)
         self._preparing = Deferred.fromCoroutine(self._prepare(database, notifier, releaser))
         self._preparing.addErrback(self._failed_to_start)
@@ -314,6 +319,14 @@ class Host(Service):
         self._stops.append(("release of held messages", releaser.stop))
         return releaser
 
+    def _start_limits(self, database: Database, hosting: Hosting) -> None:
+        """Share what is counted with the other hosts, and with the operator."""
+        failures = SharedFailures(hosting.limiter, database)
+        failures.start()
+        self._stops.append(("news of failed logins", failures.stop))
+        name = f"{socket.gethostname()}:{os.getpid()}"
+        LimitDesk(database, name, self._clients, hosting.limiter, lambda: len(self._sessions)).start()
+
     def _start_health(self, database: Database, metrics: Metrics) -> HealthMonitor:
         """Open the health port; the checks begin by themselves once there is something to look at."""
         settings = self._settings
@@ -406,6 +419,7 @@ class Host(Service):
             tls=self._tls,
             observer=metrics,
             probes=self._probes,
+            clients=self._clients["mx" if listener == "mx" else "submission"],
             scram=self._scram.offered,
             after_stored=self._crash_after_reply,
         )

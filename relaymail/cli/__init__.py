@@ -1,4 +1,4 @@
-"""The command ``relaymail``: users, keys, messages, settings, database and outbox of one host."""
+"""The command ``relaymail``: users, keys, messages, settings, database, outbox and limits of one host."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from relaymail.cli.config import config
 from relaymail.cli.context import Invocation
 from relaymail.cli.db import db
 from relaymail.cli.key import key
+from relaymail.cli.limits import limits
 from relaymail.cli.message import message
 from relaymail.cli.outbox import outbox
 from relaymail.cli.user import user
@@ -55,11 +56,11 @@ Exit codes:
 @click.version_option(package_name="relaymail", prog_name="relaymail", message="%(prog)s %(version)s")
 @click.pass_context
 def cli(context: click.Context, config_file: Path | None, demo: bool, data: Path | None) -> None:
-    """Look after a relaymail host: its users and keys, its messages, settings, database and outbox."""
+    """Look after a relaymail host: its users and keys, messages, settings, database, outbox and limits."""
     context.obj = Invocation(config_file, demo, data)
 
 
-for _group in (user, key, message, config, db, outbox):
+for _group in (user, key, message, config, db, outbox, limits):
     cli.add_command(_group)
 
 

@@ -83,6 +83,12 @@ class Invocation:
 
         :param any_schema: go on too where tables are missing or not the ones this version knows.
         """
+        return self.with_database_and_clock(lambda database, _: work(database), any_schema=any_schema)
+
+    def with_database_and_clock(
+        self, work: Callable[[Database, Any], Awaitable[T]], *, any_schema: bool = False
+    ) -> T:
+        """The same for work that has to wait."""
         settings = self.settings
 
         async def body(reactor: Any) -> T:
@@ -92,7 +98,7 @@ class Invocation:
             ):
                 if not any_schema:
                     await _require_schema(database)
-                return await work(database)
+                return await work(database, reactor)
 
         return run(body)
 

@@ -7,6 +7,9 @@ one count for the whole world would lock out everyone.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
 
 from relaymail.smtp.limits import network_of
 from relaymail.store.cache import Seconds
@@ -18,8 +21,19 @@ _DOUBLINGS = 60
 """More would overflow a float, and any sensible maximum is reached long before."""
 
 
+@dataclass(frozen=True, slots=True)
+class LoginState:
+    """The failed logins of a client that still count, and the seconds until it may try again."""
+
+    client: str
+    failures: int
+    wait: float
+
+
 class FailedLoginLimiter:
     """Says how long a client has to wait before its next login.
+
+    A network, here, is what :func:`~relaymail.smtp.limits.network_of` makes of a client's address.
 
     :param max_failed_attempts: failures within the window after which the client is locked out.
     :param lockout_window: seconds a failure counts.
@@ -41,13 +55,18 @@ class FailedLoginLimiter:
         self._base = base_backoff
         self._longest = max_backoff
         self._clients: OrderedDict[str, deque[float]] = OrderedDict()
+        self.tell: Callable[[str, bool], None] | None = None
+        """Hears of a client's failure (true), and of a success that wipes out earlier ones."""
 
     def __len__(self) -> int:
         return len(self._clients)
 
     def check(self, client: str) -> float:
         """Seconds until ``client`` (an IP address) may try to log in; 0 means now."""
-        times = self._recent(network_of(client))
+        return self._wait(network_of(client))
+
+    def _wait(self, network: str) -> float:
+        times = self._recent(network)
         if not times:
             return 0.0
         now = self._clock.seconds()
@@ -59,8 +78,14 @@ class FailedLoginLimiter:
     def failed(self, client: str) -> None:
         """Count a wrong password of ``client``."""
         network = network_of(client)
+        self.count(network, 1)
+        if self.tell is not None:
+            self.tell(network, True)
+
+    def count(self, network: str, failures: int) -> None:
+        """Count wrong passwords that came just now, here or at another host."""
         times = self._recent(network) or deque(maxlen=max(self._maximum, 1))
-        times.append(self._clock.seconds())
+        times.extend([self._clock.seconds()] * min(failures, self._maximum))
         self._clients[network] = times
         self._clients.move_to_end(network)
         if len(self._clients) > CLIENTS_KEPT:
@@ -68,7 +93,27 @@ class FailedLoginLimiter:
 
     def succeeded(self, client: str) -> None:
         """Forget the failures of ``client``: it has shown a right password."""
-        self._clients.pop(network_of(client), None)
+        network = network_of(client)
+        if self.reset(network) and self.tell is not None:
+            self.tell(network, False)
+
+    def reset(self, network: str | None) -> int:
+        """Forget the failures of one client, or of all; returns how many clients had some."""
+        if network is not None:
+            return int(self._clients.pop(network, None) is not None)
+        known = len(self._clients)
+        self._clients.clear()
+        return known
+
+    def states(self, most: int) -> list[LoginState]:
+        """The clients that failed last, ``most`` of them."""
+        found = []
+        for network in list(islice(reversed(self._clients), most)):
+            wait = self._wait(network)
+            times = self._clients.get(network)
+            if times:
+                found.append(LoginState(network, len(times), wait))
+        return found
 
     def _recent(self, network: str) -> deque[float] | None:
         """The failures that still count; a client without any is forgotten."""
