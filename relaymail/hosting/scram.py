@@ -95,8 +95,8 @@ class ScramOffer:
             return
         if lacking and lacking != self._lacking:
             log.warn(
-                "Smtp:Scram is on, but SCRAM is not offered: {count} API keys have no verifier and could not be"
-                " used with a client that chooses it. Replace them by keys that `relaymail key create` makes",
+                "Smtp:Scram is on, but SCRAM is not offered: {count} API keys have no verifier and could not"
+                " log in with a client that chooses it. Replace them by keys that `relaymail key create` makes",
                 count=lacking,
             )
         if not lacking and not self._offered:
