@@ -96,7 +96,7 @@ class ScramOffer:
         if lacking and lacking != self._lacking:
             log.warn(
                 "Smtp:Scram is on, but SCRAM is not offered: {count} API keys have no verifier and could not"
-                " log in with a client that chooses it. Replace them by keys that `relaymail key create` makes",
+                " log in with a client that chooses it. Replace them by keys of `relaymail key create`",
                 count=lacking,
             )
         if not lacking and not self._offered:
