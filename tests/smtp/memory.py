@@ -14,6 +14,7 @@ from twisted.internet.testing import StringTransport
 from relaymail.smtp import reply
 from relaymail.smtp.address import Address
 from relaymail.smtp.content import Content
+from relaymail.smtp.limits import ClientLimits
 from relaymail.smtp.policy import Policy
 from relaymail.smtp.probe import ProbeRegistry
 from relaymail.smtp.reply import ReplyError
@@ -142,8 +143,17 @@ class Company:
 class Conversation:
     """One session with the engine, spoken in bytes."""
 
-    def __init__(self, policy: Policy, directory: Path, tls: Any = None) -> None:
-        self.clock = Clock()
+    def __init__(
+        self,
+        policy: Policy,
+        directory: Path,
+        tls: Any = None,
+        *,
+        clients: ClientLimits | None = None,
+        client: str = "192.0.2.1",
+        clock: Clock | None = None,
+    ) -> None:
+        self.clock = clock or Clock()
         self.session = RecordingSession()
         self.counter = Counter()
         self.transport = Transport(peerAddress=IPv4Address("TCP", "192.0.2.1", 54321))
@@ -157,8 +167,9 @@ class Conversation:
             tls=tls,
             observer=self.counter,
             probes=ProbeRegistry(),
+            clients=clients,
         )
-        self.server = ESMTPServer(around, None, self.company, ("192.0.2.1", 54321))
+        self.server = ESMTPServer(around, None, self.company, (client, 54321))
         self.server.makeConnection(self.transport)
 
     def _new_session(self, peer: Peer) -> RecordingSession:
