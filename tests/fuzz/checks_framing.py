@@ -15,7 +15,7 @@ from relaymail.message import transfer
 from relaymail.smtp.content import DataReader
 
 TERMINATOR: Final = b"\r\n.\r\n"
-_BARE: Final = re.compile(rb"(?<!\r)\n|\r(?!\n)")
+BARE: Final = re.compile(rb"(?<!\r)\n|\r(?!\n)")
 
 
 def check(data: bytes) -> None:
@@ -53,7 +53,7 @@ def _reference(body: bytes, limit: int) -> tuple[bytes, bytes, bool, bool] | Non
         return None
     # A line as long as the limit is just allowed; its CR is counted along, whether it is there or not
     long_line = any(len(line) > limit + 1 for line in content.split(b"\n"))
-    return content, rest, _BARE.search(content) is not None, long_line
+    return content, rest, BARE.search(content) is not None, long_line
 
 
 def _read(pieces: list[bytes], limit: int) -> tuple[bytes, bytes, bool, bool] | None:

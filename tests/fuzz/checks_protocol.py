@@ -96,6 +96,10 @@ class Talk:
 
     def __init__(self, setting: Setting) -> None:
         self.conversation = talk = Conversation(setting.policy, DIRECTORY, object())
+        self.policy = setting.policy
+        self.late = setting.late
+        self.cut_off_at: int | None = None
+        """Octets of output up to the reply to a refused DATA with something behind it."""
         self.server: ESMTPServer = talk.server
         self._tls_begun = False
         talk.transport.startTLS = self._begin_tls  # type: ignore[method-assign]
@@ -144,9 +148,12 @@ class Talk:
 
         That is a matter of packets: a client that waits for the reply is not cut off.
         """
-        return self.over and (
-            self.server.dialogue.data_refused or b"501 5.5.1 Nothing may follow STARTTLS" in self.output
-        )
+        return self.over and (self.server.dialogue.data_refused or self.injected)
+
+    @property
+    def injected(self) -> bool:
+        """Whether something lay behind STARTTLS."""
+        return b"501 5.5.1 Nothing may follow STARTTLS" in self.output
 
     def _tick(self) -> bool:
         """Go to the next moment at which something happens soon."""
@@ -195,6 +202,9 @@ def check(data: bytes) -> None:
                 talk.settle()
         talk.settle()
         _same(slowly, talk)
+        if len(pieces) == 1 and len(sent) <= PACKET and slowly.cut_off_at is not None and not talk.injected:
+            # A body must never run as commands
+            assert _timeless(talk.output) == _timeless(slowly.output[: slowly.cut_off_at])
         _check(talk, setting)
         talk.end()
     _check(slowly, setting)
@@ -235,6 +245,7 @@ def _check(talk: Talk, setting: Setting) -> None:
 def _line_by_line(talk: Talk, sent: bytes) -> None:
     """Send as a client that waits for each reply, and hold each against what it must be."""
     step = Step("line", b"", 0, 0)
+    transactions = Transactions()
     position = 0
     while position < len(sent):
         step = _next_step(step, sent, position)
@@ -250,8 +261,11 @@ def _line_by_line(talk: Talk, sent: bytes) -> None:
             assert step.chunk_follows, step.sent
             continue
         assert len(answers) == step.complete or _closed_by(talk, answers, step), (step, answers)
+        transactions.check(talk, step)
         if step.complete and step.kind != "line":
             _check_stored(talk, step, messages)
+        if step.refused_data and position < len(sent) and talk.cut_off_at is None:
+            talk.cut_off_at = len(talk.output)
         if answers and not answers[0].enhanced:
             assert answers[0].code in {334, 354} or step.sent[:8].upper().startswith(_WITHOUT_CODES), step
 
@@ -269,6 +283,11 @@ class Step:
     text: bytes = b""
     """The content in it."""
     answers: list[replies.Answer] = field(default_factory=list)
+
+    @property
+    def refused_data(self) -> bool:
+        """Whether this is a DATA that was refused."""
+        return self.kind == "line" and self.sent.upper() == b"DATA\r\n" and self.answers[0].code == 503
 
     @property
     def chunk_follows(self) -> int:
@@ -304,12 +323,66 @@ def _check_stored(talk: Talk, step: Step, before: int) -> None:
     """What was promised is stored as it was sent, and nothing that was not promised is."""
     messages = talk.conversation.session.messages
     answer = step.answers[0]
+    if step.kind == "data":
+        assert answer.code == _code_of(talk, step.text), step
     if answer.code == 250 and b"queued as" in answer.lines[0]:
         assert len(messages) == before + 1
         assert messages[-1][2] == step.text if step.kind == "data" else messages[-1][2].endswith(step.text)
-        return
-    assert len(messages) == before
-    if step.kind == "chunk":
-        return
-    # A message is refused for what it is; what went wrong with us is for another time
-    assert answer.code in ({451, 452} if talk.conversation.session.error else {550, 552, 554})
+    else:
+        assert len(messages) == before
+
+
+def _code_of(talk: Talk, text: bytes) -> int:
+    """How a message must be answered: refused for what it is, or later for what is wrong with us."""
+    policy = talk.policy
+    if len(text) > policy.limits.message:
+        return 552
+    if any(len(line) > policy.limits.text_line + 1 for line in text.split(b"\n")):
+        return 554
+    if policy.strict_newlines and checks_framing.BARE.search(text):
+        return 550
+    return 250 if talk.conversation.session.error is None else 451
+
+
+class Transactions:
+    """The mail transaction as a client sees it (RFC 5321 3.3 and 4.1.4)."""
+
+    def __init__(self) -> None:
+        self._recipients: int | None = None
+        """Accepted ones; ``None`` outside a transaction."""
+        self._responding = False
+        """The next line is a response of AUTH and no command."""
+
+    def check(self, talk: Talk, step: Step) -> None:
+        """Hold the answers to ``step`` against what went before. Raises :exc:`AssertionError`."""
+        if not step.answers:
+            return
+        answer = step.answers[0]
+        if step.kind == "line" and not self._responding:
+            self._check_command(step.sent.split(b" ")[0].strip().upper(), answer)
+        elif step.kind != "line":
+            if b"queued as" in answer.lines[0] and not talk.late:
+                assert len(talk.conversation.session.messages[-1][1]) == self._recipients
+            if answer.code != 250 or b"queued as" in answer.lines[0]:
+                self._recipients = None
+        self._responding = answer.code == 334
+
+    def _check_command(self, verb: bytes, answer: replies.Answer) -> None:
+        begun = self._recipients is not None
+        match verb, answer.code:
+            case b"MAIL", 250:
+                assert not begun
+                self._recipients = 0
+            case b"RCPT", 250:
+                assert self._recipients is not None
+                self._recipients += 1
+            case b"DATA", 354:
+                assert self._recipients
+            case b"BDAT", 250:
+                assert self._recipients
+                if b"queued as" in answer.lines[0]:
+                    self._recipients = None
+            case b"BDAT", _:
+                self._recipients = None if answer.code != 503 else self._recipients
+            case (b"RSET" | b"EHLO" | b"HELO", 250) | (b"STARTTLS" | b"XCLIENT", 220):
+                self._recipients = None

@@ -23,7 +23,8 @@ DEFAULT_SECONDS: Final = 60.0
 def main(name: str) -> None:
     """Run the check ``name`` until the time is over or it fails."""
     # What goes wrong on purpose is logged, and nobody could read it
-    globalLogBeginner.beginLoggingTo([LogPublisher()], redirectStandardIO=False)
+    nowhere: Any = LogPublisher()
+    globalLogBeginner.beginLoggingTo([nowhere], redirectStandardIO=False)
     try:
         atheris: Any = importlib.import_module("atheris")
     except ImportError:
