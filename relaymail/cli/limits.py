@@ -93,7 +93,7 @@ def reset(invocation: Invocation, client: str | None, as_json: bool) -> None:
         return
     for host in hosts:
         if client is None:
-            click.echo(f"{host.host}: the counts of {host.forgotten} clients are forgotten.")
+            click.echo(f"{host.host}: {host.forgotten} entries are forgotten.")
         else:
             click.echo(f"{host.host}: {client} {'is forgotten' if host.forgotten else 'was not counted'}.")
 

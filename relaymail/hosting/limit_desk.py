@@ -38,7 +38,7 @@ class ListenerState:
 
 @dataclass(frozen=True, slots=True)
 class HostState:
-    """The answer of a host. ``forgotten``: clients whose counts it has begun anew."""
+    """The answer of a host. ``forgotten``: entries that it has begun anew; 1 or 0 where one client was named."""
 
     host: str
     connections: int
@@ -92,7 +92,7 @@ class LimitDesk:
             log.warn("Could not answer a question about limits: {why}", why=str(error))
 
     def _reset(self, client: str | None) -> int:
-        """Forget what is counted of one client, or of all; returns of how many there was something."""
+        """Forget what is counted of one client, or of all; returns how many entries there were."""
         found = [limits.reset(client) for limits in self._clients.values()]
         found.append(self._logins.reset(client))
         forgotten = min(1, sum(found)) if client is not None else sum(found)
