@@ -38,7 +38,7 @@ class ListenerState:
 
 @dataclass(frozen=True, slots=True)
 class HostState:
-    """The answer of a host. ``forgotten``: entries that it has begun anew; 1 or 0 where one client was named."""
+    """The answer of a host. ``forgotten``: entries that begin anew; 1 or 0 where one client was named."""
 
     host: str
     connections: int

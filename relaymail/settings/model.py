@@ -314,7 +314,7 @@ class Dns(Section, frozen=True):
 
 
 class RateLimit(Section, frozen=True):
-    """Against guessing of passwords; counted per client address."""
+    """Against guessing of passwords; counted per client address (IPv6: per /64), by all hosts together."""
 
     max_failed_attempts: Annotated[
         int,
