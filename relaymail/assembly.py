@@ -172,7 +172,9 @@ def health_monitor(
     )
     found = [
         database_check(database),
-        smtp_check(submission, probes=probes, reactor=reactor) if has_submission else None,
+        smtp_check(submission, probes=probes, reactor=reactor, proxies=settings.smtp.proxy_networks)
+        if has_submission
+        else None,
         dns_mx_check(resolver, settings.health_check.dns_test_domain),
         certificate_check(tls) if tls() is not None else None,
         connection_pool_check(database, clock=reactor),

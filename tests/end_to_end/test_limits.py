@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 
+from tests.end_to_end.conftest import MakeHost
 from tests.end_to_end.host import Host
 from tests.end_to_end.mail import message
 from tests.end_to_end.waiting import until
@@ -169,6 +172,22 @@ def test_the_operator_resets_a_client(proxied: Host, client: str) -> None:
         answer = proxied.cli("limits", "reset", client).decode()
         assert answer.endswith(f": {client} is forgotten.\n")
         assert wire.command("MAIL FROM:<friend@example.org>").code == 250
+
+
+def test_the_health_check_passes_a_listener_that_wants_a_header_from_it(new_host: MakeHost) -> None:
+    host = new_host({"Smtp__ProxyNetworks__0": "127.0.0.0/8"})
+    host.start()
+
+    def health() -> str:
+        try:
+            with urlopen(f"http://localhost:{host.ports.health}/healthz", timeout=10) as answer:
+                report = json.load(answer)
+        except HTTPError as error:
+            report = json.load(error)
+        (found,) = [check["status"] for check in report["checks"] if check["name"] == "smtp"]
+        return str(found)
+
+    until(lambda: health() == "Healthy")
 
 
 def open_connections(host: Host, client: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from ipaddress import ip_network
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
@@ -42,6 +43,19 @@ async def test_a_server_that_greets_is_healthy(listen: Listen, greeting: bytes, 
     assert listener.received == [b"QUIT\r\n"]
     while listener.lost < 1:
         await deferLater(reactor, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("network", "first"), [("127.0.0.0/8", [b"PROXY UNKNOWN\r\n"]), ("192.0.2.0/24", [])]
+)
+async def test_a_server_that_wants_a_proxy_header_gets_one(
+    listen: Listen, network: str, first: list[bytes]
+) -> None:
+    listener = listen(b"220 hello\r\n")
+    proxies = (ip_network(network),)
+    check = smtp_check(lambda: listener.address, probes=ProbeRegistry(), reactor=reactor, proxies=proxies)
+    assert (await check.run()).status is Status.HEALTHY
+    assert b"".join(listener.received) == b"".join([*first, b"QUIT\r\n"])
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from relaymail.health.result import HealthCheck, Result, Status
+from relaymail.smtp.policy import Network, is_in
 from relaymail.smtp.probe import ProbeRegistry
 from relaymail.telemetry.lines import escape
 
@@ -35,12 +36,20 @@ Where = Callable[[], tuple[str, int] | None]
 """Address and port that submission listens on, wildcards allowed; ``None`` while it does not."""
 
 
-def smtp_check(where: Where, *, probes: ProbeRegistry, reactor: Any, limit: float = LIMIT) -> HealthCheck:
+def smtp_check(
+    where: Where,
+    *,
+    probes: ProbeRegistry,
+    reactor: Any,
+    limit: float = LIMIT,
+    proxies: tuple[Network, ...] = (),
+) -> HealthCheck:
     """Connects to the submission port as a client would, wants a ``220``, and says ``QUIT``.
 
     :param where: asked at each run.
     :param probes: told of each probe, so that the engine neither logs nor counts it.
     :param limit: seconds for connection and greeting together.
+    :param proxies: networks that the server wants a PROXY header from; a proxy on this machine may be in one.
     """
 
     async def run() -> Result:
@@ -51,7 +60,7 @@ def smtp_check(where: Where, *, probes: ProbeRegistry, reactor: Any, limit: floa
         server = f"SMTP server on port {port}"
         deadline = reactor.seconds() + limit
         try:
-            probe = await _connect(host, port, limit, probes, reactor)
+            probe = await _connect(host, port, limit, lambda: _Probe(probes, proxies), reactor)
         except ConnectionRefusedError:
             return Result(Status.UNHEALTHY, f"{server} refused the connection")
         except ConnectTimeout:
@@ -66,8 +75,10 @@ def smtp_check(where: Where, *, probes: ProbeRegistry, reactor: Any, limit: floa
     return HealthCheck("smtp", ("protocol",), run)
 
 
-async def _connect(host: str, port: int, limit: float, probes: ProbeRegistry, reactor: Any) -> _Probe:
-    factory = Factory.forProtocol(lambda: _Probe(probes))
+async def _connect(
+    host: str, port: int, limit: float, new_probe: Callable[[], _Probe], reactor: Any
+) -> _Probe:
+    factory = Factory.forProtocol(new_probe)
     factory.noisy = False
     endpoint_type: Any = TCP6ClientEndpoint if ":" in host else TCP4ClientEndpoint
     probe: _Probe = await endpoint_type(reactor, host, port, timeout=limit).connect(factory)
@@ -107,8 +118,9 @@ def _shown(greeting: bytes) -> str:
 class _Probe(Protocol):
     """Waits for a greeting, all lines of it (RFC 5321 4.2.1)."""
 
-    def __init__(self, probes: ProbeRegistry) -> None:
+    def __init__(self, probes: ProbeRegistry, proxies: tuple[Network, ...]) -> None:
         self._probes = probes
+        self._proxies = proxies
         self._received = b""
         self.greeting: Deferred[bytes] = Deferred()
         """Its first line, without the line end; empty where the connection was closed before."""
@@ -119,6 +131,8 @@ class _Probe(Protocol):
         transport: Any = self.transport
         host = transport.getHost()
         self._probes.add((host.host, host.port))
+        if is_in(self._proxies, host.host):
+            self.say(b"PROXY UNKNOWN\r\n")
 
     def dataReceived(self, data: bytes) -> None:
         if self.greeting.called:
