@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import gc
 import os
-import resource
 import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, TextIO
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.error import CannotListenError
-from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
@@ -30,59 +27,41 @@ from relaymail.hosting.room import Room
 from relaymail.hosting.scram import ScramOffer
 from relaymail.hosting.session import Hosting, MXSession, SubmissionSession
 from relaymail.hosting.shared_failures import SharedFailures
+from relaymail.listeners import Listeners
 from relaymail.message.ids import short_id
 from relaymail.notify.notifier import Notifier
+from relaymail.process import (
+    EX_CONFIG,
+    EX_UNAVAILABLE,
+    StartError,
+    raise_file_limit,
+    refuse,
+    tune_garbage_collection,
+)
+from relaymail.readiness import wait_for_database
 from relaymail.settings import Loaded
 from relaymail.smtp import reply
 from relaymail.smtp.content import Content
-from relaymail.smtp.listener import ESMTPFactory, ListenError, Sessions, adopt, bind, open_endpoint
+from relaymail.smtp.listener import ListenError
 from relaymail.smtp.policy import ListenerName
 from relaymail.smtp.probe import ProbeRegistry
 from relaymail.smtp.reply import Reply
 from relaymail.smtp.surroundings import Surroundings
 from relaymail.smtp.tls import CertificateError, ServerTLS, development_certificate
-from relaymail.store import schema
 from relaymail.store.accounts import Accounts
-from relaymail.store.database import Database, DatabaseError
+from relaymail.store.database import Database
 from relaymail.store.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from relaymail.store.messages import MessageStore
 from relaymail.store.retention import Retention
-from relaymail.store.schema.errors import SchemaError
 from relaymail.store.scram import ScramKeys
 from relaymail.telemetry import Metrics, TelemetryError, bridge_standard_logging, configure, observer
 
 log = Logger()
 
-EX_CONFIG = 78
-EX_UNAVAILABLE = 69
 POOL_SIZE = 4
 """Connections to the database, unless the connection string says otherwise."""
-FILES = 65_536
-"""Open files the process asks to be allowed, as far as its hard limit goes."""
-SCHEMA_RETRY = 2.0
-"""Seconds between looks whether the database and its tables are there."""
 REPLY_LEAVES = 0.05
 """Seconds after which a reply has left the process (for the crash point behind it)."""
-NEWER_COLUMNS = (
-    "SmtpApiKeys.KeyPrefix",
-    "UserEmailAddresses.VerificationToken",
-    "UserEmailAddresses.VerificationTokenExpiresAt",
-)
-"""Columns that an older API does not have yet, and without which the host does."""
-
-
-class StartError(Exception):
-    """The host cannot start; the text says why and how to mend it, ``code`` is the exit code."""
-
-    def __init__(self, why: str, code: int) -> None:
-        super().__init__(why)
-        self.code = code
-
-
-def refuse(why: str, code: int) -> NoReturn:
-    """End the process before anything is open."""
-    print(f"relaymail: {why}", file=sys.__stderr__)
-    raise SystemExit(code)
 
 
 class Host(Service):
@@ -102,13 +81,10 @@ class Host(Service):
         self._ready = False
         self._demo_key = ""
         self._interrupted = False
-        self._sessions = Sessions(self._settings.smtp.limits.connections or sys.maxsize)
         self._clients = assembly.client_limits(self._settings, reactor)
         self._probes = ProbeRegistry()
         self._tls: ServerTLS | None = None
         self._certificate: Path | None = None
-        self._sockets: dict[ListenerName, list[Any]] = {}
-        self._ports: dict[ListenerName, list[Any]] = {}
         self._database: Database | None = None
 
     # Logging
@@ -124,35 +100,20 @@ class Host(Service):
     def privilegedStartService(self) -> None:
         """Before the uid drops: ports, certificate."""
         Service.privilegedStartService(self)
-        _raise_file_limit()
+        raise_file_limit()
         smtp = self._settings.smtp
         try:
             if smtp.certificate_path is not None:
                 password = smtp.certificate_password.reveal() if smtp.certificate_password else None
                 self._tls = ServerTLS(smtp.certificate_path, smtp.certificate_key_path, password)
-            for listener, port, endpoint in self._listeners():
-                if endpoint is None:
-                    self._sockets[listener] = bind(listener, smtp.bind_addresses, port)
+            self._listeners = Listeners(
+                self._settings, self._tls is not None or self._is_development(), self._reactor
+            )
+            self._listeners.bind()
         except CertificateError as error:
             refuse(f"Smtp:CertificatePath: {error}", EX_CONFIG)
         except ListenError as error:
             refuse(str(error), EX_UNAVAILABLE)
-
-    def _listeners(self) -> list[tuple[ListenerName, int, str | None]]:
-        """Listener, port and endpoint string of each that is on."""
-        smtp = self._settings.smtp
-        if not smtp.enabled:
-            return []
-        endpoints = smtp.endpoints
-        wanted: list[tuple[ListenerName, int, str | None, bool]] = [
-            ("submission", smtp.port, endpoints.submission, True),
-            ("submissions", smtp.secure_port, endpoints.smtps, self._will_have_certificate()),
-            ("mx", smtp.mx.port, endpoints.mx, smtp.mx.enabled),
-        ]
-        return [(name, port, endpoint) for name, port, endpoint, on in wanted if on and (port or endpoint)]
-
-    def _will_have_certificate(self) -> bool:
-        return self._tls is not None or self._is_development()
 
     def _is_development(self) -> bool:
         """Whether a self-signed certificate will do."""
@@ -210,13 +171,14 @@ class Host(Service):
         if self._settings.data.embedded_postgres:
             # Ours is there in a moment; clients wait for the greeting rather than be sent away
             await self._preparing
-        await self._start_listeners(hosting, telemetry.metrics, spool)
+        await self._listeners.open(
+            lambda listener: self._surroundings(listener, hosting, telemetry.metrics, spool), self._not_ready
+        )
+        self._stops.append(("listeners", self._listeners.stop))
         monitor.start()
         self._stops.append(("health checks", _awaited(monitor.stop)))
-        _tune_garbage_collection()
-        log.info(
-            "relaymail is up: {listeners}", listeners=", ".join(name for name, _, _ in self._listeners())
-        )
+        tune_garbage_collection()
+        log.info("relaymail is up: {listeners}", listeners=", ".join(self._listeners.names))
         if self._demo_run:
             await self._preparing
             # Not by way of the log, which has taken over sys.stdout: these lines are for pasting
@@ -325,7 +287,8 @@ class Host(Service):
         failures.start()
         self._stops.append(("news of failed logins", failures.stop))
         name = f"{socket.gethostname()}:{os.getpid()}"
-        LimitDesk(database, name, self._clients, hosting.limiter, lambda: len(self._sessions)).start()
+        sessions = self._listeners.sessions
+        LimitDesk(database, name, self._clients, hosting.limiter, lambda: len(sessions)).start()
 
     def _start_health(self, database: Database, metrics: Metrics) -> HealthMonitor:
         """Open the health port; the checks begin by themselves once there is something to look at."""
@@ -334,8 +297,8 @@ class Host(Service):
             settings,
             database,
             metrics,
-            submission=self._submission,
-            has_submission=any(name == "submission" for name, _, _ in self._listeners()),
+            submission=self._listeners.submission,
+            has_submission="submission" in self._listeners.names,
             tls=lambda: self._tls,
             probes=self._probes,
             reactor=self._reactor,
@@ -350,61 +313,18 @@ class Host(Service):
         self._stops.append(("health port", server.stop))
         return monitor
 
-    def _submission(self) -> tuple[str, int] | None:
-        """Where submission listens right now."""
-        for port in self._ports.get("submission", ()):
-            address = port.getHost()
-            return address.host, address.port
-        return None
-
     async def _prepare(self, database: Database, notifier: Notifier, releaser: Releaser) -> None:
-        """Wait for the database and its tables, bringing ours up to date; then mail can be taken."""
-        said = ""
-        while (lacking := await self._lacking(database)) is not None:
-            if lacking != said:
-                log.warn("Not ready to take mail: {lacking}", lacking=lacking)
-                said = lacking
-            await deferLater(self._reactor, SCHEMA_RETRY)
+        """Wait until mail can be stored; then what goes by what is stored may begin."""
+        await wait_for_database(
+            database, standalone=self._settings.data.embedded_postgres, reactor=self._reactor
+        )
         if self._demo_run:
             self._demo_key = await demo.demo_key(database, self._settings.data.directory)
         self._ready = True
         if self._settings.smtp.scram:
             self._scram.start()
         notifier.start()
-        log.info("Ready to take mail")
-
-    async def _lacking(self, database: Database) -> str | None:
-        """What the database lacks, or ``None``. Raises :exc:`StartError` for what no waiting will mend."""
-        try:
-            await schema.upgrade(database, standalone=self._settings.data.embedded_postgres)
-            status = await schema.status(database)
-        except SchemaError as error:
-            raise StartError(str(error), EX_CONFIG) from error
-        except DatabaseError as error:
-            if database.refused is not None:
-                raise StartError(database.refused, EX_CONFIG) from error
-            return str(error)
-        if status.public == "ready":
-            return None
-        columns = [column for column in status.missing_columns if column not in NEWER_COLUMNS]
-        if status.public == "partial" and status.missing_columns and not columns:
-            return None
-        missing = f"columns {', '.join(columns)}" if columns else "tables of the API"
-        return (
-            f"the database lacks {missing}; waiting for the API's migrations "
-            "(or run `relaymail db upgrade --standalone` on a database of its own)"
-        )
-
-    async def _start_listeners(self, hosting: Hosting, metrics: Metrics, spool: Path) -> None:
-        for listener, _, endpoint in self._listeners():
-            surroundings = self._surroundings(listener, hosting, metrics, spool)
-            factory = ESMTPFactory(surroundings, self._sessions, self._not_ready)
-            if endpoint is not None:
-                ports = [await open_endpoint(factory, surroundings, endpoint, self._reactor)]
-            else:
-                ports = adopt(self._sockets.pop(listener), factory, surroundings, self._reactor)
-            self._ports[listener] = ports
-        self._stops.append(("listeners", self._stop_listeners))
+        releaser.start()
 
     def _surroundings(
         self, listener: ListenerName, hosting: Hosting, metrics: Metrics, spool: Path
@@ -446,18 +366,8 @@ class Host(Service):
                 await stop()
             except Exception:
                 log.failure("Stopping {name} failed", name=name)
-        for sockets in self._sockets.values():
-            for listening in sockets:
-                listening.close()
+        self._listeners.close()
         log.info("Stopped")
-
-    async def _stop_listeners(self) -> None:
-        for ports in self._ports.values():
-            for port in ports:
-                await maybeDeferred(port.stopListening)
-        if self._sessions:
-            log.info("Draining {count} sessions", count=len(self._sessions))
-        await self._sessions.drain(self._settings.smtp.timeouts.drain, self._reactor)
 
     async def _stop_preparing(self) -> None:
         if self._preparing is not None:
@@ -494,7 +404,7 @@ class Host(Service):
 
     def _interrupt(self) -> None:
         if self._interrupted:
-            self._sessions.cut()
+            self._listeners.sessions.cut()
         else:
             self._stop_reactor()
 
@@ -509,20 +419,6 @@ class Host(Service):
     def _crash_after_reply(self) -> None:
         if self._settings.debug.crash_point == "after-reply":
             self._reactor.callLater(REPLY_LEAVES, self._crash, "after-reply")
-
-
-def _raise_file_limit() -> None:
-    """Each connection is a file; the usual soft limit of 1,024 is below ``Smtp:Limits:Connections``."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _tune_garbage_collection() -> None:
-    """What was made at the start stays: look at it no more, and at the rest less often (7 % of the CPU)."""
-    gc.freeze()
-    gc.set_threshold(20_000, 50, 100)
 
 
 def _awaited(stop: Callable[[], None]) -> Callable[[], Awaitable[None]]:

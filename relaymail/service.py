@@ -11,7 +11,8 @@ from typing import Any, TextIO
 
 from twisted.python import usage
 
-from relaymail.host import EX_CONFIG, Host, refuse
+from relaymail.host import Host
+from relaymail.process import EX_CONFIG, refuse
 from relaymail.settings import SettingsError, load, require_database
 
 

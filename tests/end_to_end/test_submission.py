@@ -9,6 +9,7 @@ from uuid import UUID
 
 from tests.end_to_end.host import Host, User
 from tests.end_to_end.mail import message
+from tests.end_to_end.waiting import until
 
 
 def test_hidden_recipients_and_bare_newlines_stay_in_the_archive(host: Host, demo: User) -> None:
@@ -74,3 +75,16 @@ def test_mail_of_other_hosts_is_delivered_as_it_came(host: Host, demo: User) -> 
     assert delivered.startswith(
         b"Return-Path: <friend@example.org>\r\nReceived: from client.test ([127.0.0.1])\r\n"
     )
+
+
+def test_a_held_message_appears_when_its_time_has_come(host: Host, demo: User) -> None:
+    user = host.user("later")
+    raw = message(f"To: {user.address}", sender=demo.address)
+    with host.submission(demo) as wire:
+        assert wire.command(f"MAIL FROM:<{demo.address}> HOLDFOR=2").code == 250
+        assert wire.command(f"RCPT TO:<{user.address}>").code == 250
+        message_id = wire.data(raw).id
+    assert host.export(message_id) == raw
+    assert host.emails(message_id) == []
+    until(lambda: bool(host.emails(message_id)))
+    assert host.readers(message_id) == {host.email(message_id): {user.id}}
