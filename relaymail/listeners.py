@@ -1,4 +1,4 @@
-"""The listeners that the settings ask for: bound early, accepting when mail can be taken (or refused well)."""
+"""The listeners that the settings ask for: bound early, accepting when mail can be taken or refused well."""
 
 from __future__ import annotations
 
