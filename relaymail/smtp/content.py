@@ -24,6 +24,9 @@ KIB: Final = 1024
 SLICE: Final = 64 * KIB
 """Octets looked at in one go."""
 
+PIECES: Final = 1024
+"""Pieces of a message that are held apart: each costs fifty octets more than it holds."""
+
 _TERMINATOR: Final = b"\r\n.\r\n"
 
 
@@ -212,6 +215,8 @@ class Content:
         if self.error is not None:
             return None
         self._chunks.append(data)
+        if len(self._chunks) > PIECES:
+            self._chunks = [b"".join(self._chunks)]
         self._pending += len(data)
         if self._pending > self._memory_limit and self._writing is None:
             return self._spool()

@@ -68,18 +68,18 @@ def _apart(name: str) -> Cost:
 def _read(name: str, raw: bytes) -> Cost:
     # From here on the largest size is counted anew
     Path("/proc/self/clear_refs").write_text("5")
-    before = _memory("VmRSS")
+    before = memory("VmRSS")
     began = time.process_time()
     summary = summarize(raw)
     for attachment in summary.attachments:
         for piece in attachment.decode(raw):
             del piece
     seconds = time.process_time() - began
-    return Cost(name, len(raw), seconds, max(_memory("VmHWM") - before, 0))
+    return Cost(name, len(raw), seconds, max(memory("VmHWM") - before, 0))
 
 
-def _memory(what: str) -> int:
-    """Octets: ``VmRSS`` is what this process has, ``VmHWM`` the most it has had."""
+def memory(what: str) -> int:
+    """Octets of memory: ``VmRSS`` is what this process has, ``VmHWM`` the most it has had."""
     found = re.search(rf"^{what}:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
     assert found is not None
     return int(found[1]) * 1024

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import os
 import threading
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,19 @@ async def test_a_large_message_goes_to_a_file_and_comes_back(tmp_path: Path) -> 
     assert content.backlog == 0
     content.close()
     assert os.listdir(tmp_path) == []
+
+
+def test_a_message_in_tiny_pieces_takes_no_more_memory_than_its_size_allows(tmp_path: Path) -> None:
+    content = Content(tmp_path, maybeDeferred, 512 * 1024)
+    tracemalloc.start()
+    try:
+        for n in range(100_000):
+            content.write(b"%03d" % (n % 1000))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert content.memory() == b"".join(b"%03d" % n for n in range(1000)) * 100
+    assert peak < 3 * content.size
 
 
 async def test_the_sender_is_held_while_the_file_is_slow(tmp_path: Path) -> None:
