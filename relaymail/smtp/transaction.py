@@ -61,7 +61,9 @@ class Transaction:
     # Recipients
 
     def try_recipient(self) -> None:
-        """A RCPT came. Raises the refusal where there are too many."""
+        """A RCPT came. Raises the refusal where there are too many, or chunks have come (RFC 5321 4.1.4)."""
+        if self._content is not None:
+            raise ReplyError(reply.RECIPIENT_TOO_LATE)
         self._tried = True
         if self._recipients >= self._most:
             raise ReplyError(reply.TOO_MANY_RECIPIENTS)
