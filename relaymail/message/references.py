@@ -10,8 +10,8 @@ MAX_ID = 500
 MAX_REFERENCES = 2000
 
 _ANGLED = re.compile(r"<([^<>]*+)>")
-_ATEXT = r"[^\x00-\x20\x7f\"(),.:;<>@\[\]\\]++"
-_USABLE = re.compile(rf"[^\x00-\x20\x7f\"()<>@]++(?:@(?:{_ATEXT}(?:\.{_ATEXT})*+|\[[!-Z^-~]*+\]))?")
+_ATEXT = r"[^\s\x00-\x1f\x7f\"(),.:;<>@\[\]\\]++"
+_USABLE = re.compile(rf"[^\s\x00-\x1f\x7f\"()<>@]++(?:@(?:{_ATEXT}(?:\.{_ATEXT})*+|\[[!-Z^-~]*+\]))?")
 
 
 def message_id(value: str) -> str | None:

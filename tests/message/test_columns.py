@@ -175,6 +175,8 @@ def test_references_are_cut_between_ids() -> None:
         ("<a@.org>", None),
         ("<(x)@y>", None),
         ("<\x00@y>", "\ufffd@y"),
+        ("a\u00a0b@example.org", None),
+        ("<a\u00a0b@example.org>", "ab@example.org"),
     ],
 )
 def test_message_ids(field: str, expected: str | None) -> None:
