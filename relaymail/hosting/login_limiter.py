@@ -7,9 +7,12 @@ one count for the whole world would lock out everyone.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
+
+from twisted.internet.defer import DeferredSemaphore
 
 from relaymail.smtp.limits import network_of
 from relaymail.store.cache import Seconds
@@ -55,6 +58,7 @@ class FailedLoginLimiter:
         self._base = base_backoff
         self._longest = max_backoff
         self._clients: OrderedDict[str, deque[float]] = OrderedDict()
+        self._turns: dict[str, DeferredSemaphore] = {}
         self.tell: Callable[[str, bool], None] | None = None
         """Hears of a client's failure (true), and of a success that wipes out earlier ones."""
 
@@ -114,6 +118,24 @@ class FailedLoginLimiter:
             if times:
                 found.append(LoginState(network, len(times), wait))
         return found
+
+    @asynccontextmanager
+    async def turn(self, client: str) -> AsyncIterator[None]:
+        """Hold one of the tries that ``client`` may have under way at a time; waits while there is none.
+
+        No more than may fail: fifty connections would otherwise be fifty guesses before the first has failed.
+        """
+        network = network_of(client)
+        turns = self._turns.get(network)
+        if turns is None:
+            turns = self._turns[network] = DeferredSemaphore(max(self._maximum, 1))
+        await turns.acquire()
+        try:
+            yield
+        finally:
+            turns.release()
+            if turns.tokens == turns.limit:
+                del self._turns[network]
 
     def _recent(self, network: str) -> deque[float] | None:
         """The failures that still count; a client without any is forgotten."""

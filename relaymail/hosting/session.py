@@ -103,9 +103,10 @@ class HostingSession:
 
     async def authenticate(self, login: str, password: str) -> None:
         """Check a login; every client address has a limit of its own."""
-        self._check_logins()
-        self._hosting.metrics.auth_attempted(self._peer.listener)
-        self._log_in(await self._answered(self._hosting.authenticator.verify(login, password)))
+        async with self._hosting.limiter.turn(self._peer.address):
+            self._check_logins()
+            self._hosting.metrics.auth_attempted(self._peer.listener)
+            self._log_in(await self._answered(self._hosting.authenticator.verify(login, password)))
 
     async def scram_salting(self, login: str) -> Salting:
         """Begin a SCRAM login: what the keys of ``login`` are derived with."""
@@ -115,9 +116,10 @@ class HostingSession:
 
     async def scram_key(self, login: str, fits: Callable[[bytes], bool]) -> KeyFound:
         """Check a SCRAM login under the same limits; it is the session's once the client has agreed."""
-        self._check_logins()
-        self._hosting.metrics.auth_attempted(self._peer.listener)
-        key = await self._answered(self._hosting.scram.key(login, fits))
+        async with self._hosting.limiter.turn(self._peer.address):
+            self._check_logins()
+            self._hosting.metrics.auth_attempted(self._peer.listener)
+            key = await self._answered(self._hosting.scram.key(login, fits))
 
         def accept() -> None:
             self._hosting.scram.used(key.key_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
 from relaymail.hosting import login_limiter
@@ -113,3 +114,46 @@ def test_a_huge_number_of_allowed_attempts_is_no_trouble() -> None:
     for _ in range(2000):
         subject.failed("192.0.2.1")
     assert subject.check("192.0.2.1") == 5
+
+
+async def test_tries_under_way_are_no_more_than_may_fail() -> None:
+    subject = limiter(Clock(), attempts=3)
+    ends: list[Deferred[None]] = []
+    refused = 0
+
+    async def guess(client: str) -> None:
+        nonlocal refused
+        async with subject.turn(client):
+            if subject.check(client) > 0:
+                refused += 1
+                return
+            ends.append(Deferred())
+            await ends[-1]
+            subject.failed(client)
+
+    guesses = [Deferred.fromCoroutine(guess(f"2001:db8::{n}")) for n in range(50)]
+    other = Deferred.fromCoroutine(guess("192.0.2.1"))
+    assert len(ends) == 4
+    for end in ends:
+        end.callback(None)
+    for done in (*guesses, other):
+        await done
+    assert (len(ends), refused) == (4, 47)
+    assert subject._turns == {}
+
+
+async def test_a_try_that_is_given_up_while_it_waits_takes_no_turn() -> None:
+    subject = limiter(Clock(), attempts=1)
+    end: Deferred[None] = Deferred()
+
+    async def guess() -> None:
+        async with subject.turn("192.0.2.1"):
+            await end
+
+    first, second = Deferred.fromCoroutine(guess()), Deferred.fromCoroutine(guess())
+    second.cancel()
+    with pytest.raises(CancelledError):
+        await second
+    end.callback(None)
+    await first
+    assert subject._turns == {}

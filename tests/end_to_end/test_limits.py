@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -160,6 +162,21 @@ def test_loopback_is_exempt(proxied: Host) -> None:
     for wire in wires:
         wire.close()
     assert counted(proxied, "127.0.0.1") == []
+
+
+def test_many_connections_are_no_more_guesses(proxied: Host) -> None:
+    user = proxied.user()
+
+    def guess(number: int) -> str:
+        with Wire(proxied.ports.submission, source="127.0.3.1") as wire:
+            wire.hello()
+            wire.starttls()
+            return wire.login(user.address, f"wrong {number}").start
+
+    with ThreadPoolExecutor(20) as pool:
+        answers = Counter(pool.map(guess, range(20)))
+    assert 1 <= answers["535 5.7.8"] <= 5
+    assert answers["421 4.7.0"] == 20 - answers["535 5.7.8"]
 
 
 def test_the_operator_resets_a_client(proxied: Host, client: str) -> None:
