@@ -110,7 +110,6 @@ class _List:
     def read(self) -> list[Mailbox]:
         limit = self._budget.limits.addresses
         for item in self._split():
-            self._budget.step()
             if self._angle is not None:
                 self._in_angle(item)
             else:
@@ -126,12 +125,13 @@ class _List:
         text, position, match = self._text, self._position, _ITEM.match
         comments = True
         while found := match(text, position):
+            self._budget.step()
             item = found[0]
             position = found.end()
             if item == '"':
                 match = _ITEM_PLAIN_QUOTES.match
             elif item == "(":
-                end = _comment_end(text, position) if comments else -1
+                end = _comment_end(text, position, self._budget) if comments else -1
                 if end < 0:
                     comments = False
                 else:
@@ -209,11 +209,12 @@ def _limited(found: list[Mailbox], budget: Budget) -> list[Mailbox]:
     return found
 
 
-def _comment_end(text: str, position: int) -> int:
+def _comment_end(text: str, position: int, budget: Budget) -> int:
     """The offset behind the comment that was opened before ``position``; -1 when it is never closed."""
     depth = 1
     escaped = -1
     for mark in _COMMENT_MARK.finditer(text, position):
+        budget.step()
         at = mark.start()
         if at == escaped:
             continue

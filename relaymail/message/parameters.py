@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from urllib.parse import unquote_to_bytes
 
 from relaymail.message import charsets
 from relaymail.message.encoded_words import WordDecoder
@@ -22,6 +21,9 @@ _SEPARATORS = re.compile(r"[; \t]*+")
 _PARAMETER = re.compile(r'([^\s=;"]++)[ \t]*+=[ \t]*+(?:"((?:[^"\\]++|\\.)*+)"|([^;]*+))', re.DOTALL)
 _PIECE = re.compile(r"([^*]++)\*(?:([0-9]{1,5})(\*)?)?")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_PERCENT = re.compile(rb"%[0-9A-Fa-f]{2}")
+_HEX = "0123456789ABCDEFabcdef"
+_OCTETS = {f"%{a}{b}".encode(): bytes.fromhex(a + b) for a in _HEX for b in _HEX}
 _SMALL = 80
 
 
@@ -85,9 +87,14 @@ def _joined(pieces: dict[int, tuple[bool, str]]) -> tuple[bytes, str | None]:
         extended, value = pieces[number]
         if extended and not values and value.count("'") >= 2:
             charset, _language, value = value.split("'", 2)
-        values.append(unquote_to_bytes(value.encode("latin-1")) if extended else value.encode("latin-1"))
+        values.append(_octets(value.encode("latin-1")) if extended else value.encode("latin-1"))
         number += 1
     return b"".join(values), charset
+
+
+def _octets(value: bytes) -> bytes:
+    """RFC 2231 4; a percent sign that escapes nothing stays (and costs nothing, unlike in ``urllib``)."""
+    return _PERCENT.sub(lambda escape: _OCTETS[escape[0]], value)
 
 
 def content_type(value: bytes, budget: Budget) -> tuple[str | None, Parameters]:

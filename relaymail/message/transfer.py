@@ -29,7 +29,7 @@ _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _NO_BASE64 = bytes(sorted(set(range(256)) - set(_ALPHABET) - {ord("=")}))
 _CLEAR_TEXT = re.compile(rb"[^A-Za-z0-9+/=\s]")
 _BARE_CR_BREAK = re.compile(rb"=\r(?!\n)")
-_PADDED_BREAK = re.compile(rb"=[ \t]++(\r?\n|\r)")
+_PADDED_BREAK = re.compile(rb"=[ \t]++(?=[\r\n])")
 
 
 def encoding_of(value: bytes) -> Encoding:
@@ -140,7 +140,7 @@ def _safe_cut(data: bytes) -> int:
 def _quoted(data: bytes) -> bytes:
     # binascii takes "=\r" for a soft break up to the next LF, however far, and allows no blanks behind "="
     if b"= " in data or b"=\t" in data:
-        data = _PADDED_BREAK.sub(rb"=\1", data)
+        data = _PADDED_BREAK.sub(b"=", data)
     if data.count(b"=\r") != data.count(b"=\r\n"):
         data = _BARE_CR_BREAK.sub(b"=\n", data)
     return binascii.a2b_qp(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import tempfile
 from typing import Any
@@ -76,6 +77,14 @@ def test_time_is_watched_within_a_long_body() -> None:
     raw = lines("Content-Type: text/plain", "Content-Transfer-Encoding: base64", "") + b"QUJD" * 1_000_000
     read = summarize(raw, limits=ParseLimits(seconds=3.5), clock=Ticking())
     assert (read.text_body, read.parse_status) == (None, "limited: time over 3.5 s (reader 1)")
+
+
+@pytest.mark.parametrize("piece", [b"(", b"(\\", b"(())", b'\\"', b"\\", b"[", b")", b'"a '])
+def test_time_is_watched_within_an_address_field(piece: bytes) -> None:
+    ticks = itertools.count()
+    raw = b"From: " + piece * (60_000 // len(piece)) + b"\r\n\r\n"
+    read = summarize(raw, limits=ParseLimits(seconds=0.01), clock=lambda: next(ticks) / 1000)
+    assert read.parse_status == "limited: time over 0.01 s (reader 1)"
 
 
 def test_a_mistake_of_ours_loses_no_header(monkeypatch: pytest.MonkeyPatch) -> None:
