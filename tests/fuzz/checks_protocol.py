@@ -55,6 +55,7 @@ _TINY: Final = Limits(
     junk_commands=3,
     authentications=2,
 )
+_DATA: Final = re.compile(rb"DATA(?: .*)?\r\n", re.IGNORECASE | re.DOTALL)
 _BDAT: Final = re.compile(rb"BDAT +([0-9]{1,20})(?: +LAST)?[ \t]*\r\n", re.IGNORECASE)
 _WITHOUT_CODES: Final = (b"EHLO", b"HELO", b"XCLIENT")
 """Commands that are answered without an enhanced code."""
@@ -287,7 +288,8 @@ class Step:
     @property
     def refused_data(self) -> bool:
         """Whether this is a DATA that was refused."""
-        return self.kind == "line" and self.sent.upper() == b"DATA\r\n" and self.answers[0].code == 503
+        refused = self.kind == "line" and bool(self.answers) and self.answers[0].code in {501, 503, 554}
+        return refused and _DATA.fullmatch(self.sent) is not None
 
     @property
     def chunk_follows(self) -> int:
