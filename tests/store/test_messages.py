@@ -55,6 +55,27 @@ def accept_all(store: MessageStore, records: list[Record]) -> Deferred[list[UUID
     return gatherResults([Deferred.fromCoroutine(store.accept(r)) for r in records], consumeErrors=True)
 
 
+@pytest.mark.parametrize(
+    ("body", "expected", "in_a_thread"),
+    [(b"QUJD" * 30_000, b"ABC" * 30_000, False), (b"QQ==\r\n" * 30_000, b"A" * 30_000, True)],
+)
+async def test_what_takes_long_to_decode_does_not_hold_up_the_reactor(
+    body: bytes, expected: bytes, in_a_thread: bool, database: Database, tmp_path: Path
+) -> None:
+    ran: list[object] = []
+
+    def run(function: Any, *arguments: Any) -> Any:
+        ran.append(function)
+        return maybeDeferred(function, *arguments)
+
+    store = MessageStore(database, reactor=reactor, run=run)
+    raw = b"Content-Type: a/b\r\nContent-Transfer-Encoding: base64\r\n\r\n" + body
+    await store.accept(await record(raw, tmp_path))
+    ((content,),) = await database.query("test.content", 'SELECT "Content" FROM public."EmailAttachments"')
+    assert content == expected
+    assert bool(ran) == in_a_thread
+
+
 async def test_everything_of_a_message_is_stored(
     store: MessageStore, database: Database, tmp_path: Path
 ) -> None:
