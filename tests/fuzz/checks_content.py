@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import random
+import re
 import time
+from datetime import UTC, datetime
 from typing import Final
 
+from relaymail.message.delivered import Fixes, delivered
 from relaymail.message.summary import ParseLimits, Summary, summarize
+from tests.fuzz.checks_framing import BARE, cut
 from tests.message.test_properties import check_columns
 
+TRACE: Final = b"Received: from x by y; Mon, 5 Jan 2026 10:00:00 +0000\r\n"
+FIXES: Final = Fixes("generated@example.test", datetime(2026, 1, 5, 10, 0, tzinfo=UTC))
+_BLIND: Final = re.compile(rb"^(resent-)?bcc[ \t]*:", re.IGNORECASE | re.MULTILINE)
 SMALL: Final = ParseLimits(
     header_lines=40,
     header_bytes=2000,
@@ -47,7 +55,22 @@ def check(data: bytes) -> None:
         # Each octet may be looked at once per level of nesting, and by a few readers
         assert clock.looks <= 20 + len(data) * 0.5, (clock.looks, len(data))
         _check_again(data, summary, limits)
+    _check_delivered(data)
     assert time.process_time() - began < SECONDS + len(data) / 10_000
+
+
+def _check_delivered(data: bytes) -> None:
+    """What readers get of it: the same however it is read, mended once and for all, nobody hidden in it."""
+    assert b"".join(delivered([data], TRACE, None)) == TRACE + data
+    once = b"".join(delivered([data], b"", FIXES))
+    pieces = [*cut(data, random.Random(len(data)))]
+    assert b"".join(delivered(pieces, b"", FIXES)) == once
+    assert b"".join(delivered([once], b"", FIXES)) == once
+    assert BARE.search(once) is None
+    read = summarize(once, clock=lambda: 0.0)
+    assert read.has_date
+    assert read.message_id is not None or read.parse_status != "complete"
+    assert _BLIND.search(once.partition(b"\r\n\r\n")[0]) is None
 
 
 def _check_again(data: bytes, summary: Summary, limits: ParseLimits) -> None:

@@ -352,6 +352,8 @@ class Transactions:
     def __init__(self) -> None:
         self._recipients: int | None = None
         """Accepted ones; ``None`` outside a transaction."""
+        self._certain = True
+        """A refused chunk may have ended it or not: that depends on why it was refused."""
         self._responding = False
         """The next line is a response of AUTH and no command."""
 
@@ -360,31 +362,28 @@ class Transactions:
         if not step.answers:
             return
         answer = step.answers[0]
+        stored = b"queued as" in answer.lines[0]
+        if stored and self._certain and not talk.late:
+            assert len(talk.conversation.session.messages[-1][1]) == self._recipients
         if step.kind == "line" and not self._responding:
             self._check_command(step.sent.split(b" ")[0].strip().upper(), answer)
-        elif step.kind != "line":
-            if b"queued as" in answer.lines[0] and not talk.late:
-                assert len(talk.conversation.session.messages[-1][1]) == self._recipients
-            if answer.code != 250 or b"queued as" in answer.lines[0]:
-                self._recipients = None
+        if stored or step.kind == "data":
+            self._recipients, self._certain = None, True
+        elif step.kind == "chunk" and answer.code != 250:
+            self._certain = False
         self._responding = answer.code == 334
 
     def _check_command(self, verb: bytes, answer: replies.Answer) -> None:
-        begun = self._recipients is not None
         match verb, answer.code:
             case b"MAIL", 250:
-                assert not begun
-                self._recipients = 0
+                assert self._recipients is None or not self._certain
+                self._recipients, self._certain = 0, True
             case b"RCPT", 250:
-                assert self._recipients is not None
-                self._recipients += 1
-            case b"DATA", 354:
-                assert self._recipients
-            case b"BDAT", 250:
-                assert self._recipients
-                if b"queued as" in answer.lines[0]:
-                    self._recipients = None
+                assert self._recipients is not None or not self._certain
+                self._recipients = (self._recipients or 0) + 1
+            case (b"DATA", 354) | (b"BDAT", 250):
+                assert self._recipients or not self._certain
             case b"BDAT", _:
-                self._recipients = None if answer.code != 503 else self._recipients
+                self._certain = False
             case (b"RSET" | b"EHLO" | b"HELO", 250) | (b"STARTTLS" | b"XCLIENT", 220):
-                self._recipients = None
+                self._recipients, self._certain = None, True
