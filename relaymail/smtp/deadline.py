@@ -31,7 +31,9 @@ class Deadline:
             self._set(self._at - now)
 
     def cancel(self) -> None:
-        """No deadline any more."""
+        """No deadline any more, for good."""
+        # Whom it called holds us: without this only the garbage collection would part the two
+        self._expired = _nobody
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -48,3 +50,7 @@ class Deadline:
             self._set(left)
         else:
             self._expired()
+
+
+def _nobody() -> None:
+    """Nobody is called."""

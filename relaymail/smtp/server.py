@@ -95,7 +95,9 @@ class ESMTPServer(Protocol):
     def connectionMade(self) -> None:
         """Greet, or say why not."""
         self.peer = Peer(self._around.new_session_id(), self._policy.listener, *self._client)
-        session = self._around.new_session(self.peer)
+        around, transport = self._around, self.transport
+        session = around.new_session(self.peer)
+        # Nothing here leads back to us, so that all of it goes with the connection, and not with the garbage
         self.dialogue = Dialogue(
             self._policy,
             self.peer,
@@ -104,11 +106,11 @@ class ESMTPServer(Protocol):
                 self._policy,
                 self.peer,
                 session,
-                lambda kind: channel_binding(self.transport, kind),
-                self._around.scram,
+                lambda kind: channel_binding(transport, kind),
+                around.scram,
             ),
-            lambda: self._around.tls is not None,
-            self._around.new_content,
+            lambda: around.tls is not None,
+            around.new_content,
             self._visit,
         )
         if self._opening is None:
