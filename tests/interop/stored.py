@@ -40,11 +40,15 @@ def all_stored(host: Host, message_id: str) -> list[Stored]:
         "SELECT id, listener, session_id, tls_version, reverse_path, login_user_id, mail_parameters,"
         " (SELECT json_object_agg(address, COALESCE(parameters, '{}'::json))"
         "  FROM relaymail.envelope_recipient WHERE message_id = message.id),"
-        " (SELECT string_agg(content, '' ORDER BY n) FROM relaymail.message_part WHERE message_id = message.id)"
+        " (SELECT string_agg(content, '' ORDER BY n) FROM relaymail.message_part"
+        "  WHERE message_id = message.id)"
         " FROM relaymail.message WHERE message_id = %s ORDER BY received_at, id",
         message_id,
     )
-    return [Stored(UUID(str(id)), *some, mail or {}, to, bytes(raw)) for id, *some, mail, to, raw in rows]
+    return [
+        Stored(UUID(str(id)), listener, session, tls, sender, login, mail or {}, recipients, bytes(raw))
+        for id, listener, session, tls, sender, login, mail, recipients, raw in rows
+    ]
 
 
 def stored(host: Host, message_id: str) -> Stored:

@@ -7,12 +7,14 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Timer
 
 import pytest
 
 from tests.end_to_end.host import Host, User
 from tests.end_to_end.mail import message, new_message_id
+from tests.interop.conftest import PATIENT
 from tests.interop.programs import LIMIT, program, run, succeed
 from tests.interop.stored import all_stored, stored
 
@@ -68,7 +70,7 @@ class Dialogue:
         return self.reply()
 
     def hello(self) -> list[str]:
-        """Say EHLO; the lines of its reply. Before it there may be a greeting, or what openssl shows of one."""
+        """Say EHLO; the lines of its reply. A greeting may come before it, or what openssl shows of one."""
         lines = self.say("EHLO client.example")
         while len(lines) == 1:
             lines = self.reply()
@@ -306,6 +308,62 @@ def test_swaks_needs_smtputf8_for_internationalized_addresses(host: Host) -> Non
     assert "553 5.6.7" in done.text
 
 
+@pytest.fixture(scope="session")
+def proxied_host() -> Iterator[Host]:
+    """A host that takes the word of proxies on this machine."""
+    program("swaks")
+    networks = {"Smtp__ProxyNetworks__0": "127.0.0.1", "Smtp__XclientNetworks__0": "127.0.0.1"}
+    with TemporaryDirectory(prefix="relaymail-interop-") as folder:
+        host = Host(Path(folder), {**PATIENT, **networks})
+        try:
+            host.start()
+            yield host
+        finally:
+            host.remove()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("listener", ["mx", "submissions"])
+def test_swaks_speaks_for_others_as_a_proxy(proxied_host: Host, listener: str, version: int) -> None:
+    host = proxied_host
+    user = host.user()
+    message_id = new_message_id()
+    login = swaks_login(user, str(host.data / "certificate.pem"), listener)
+    sender = ("--from", "friend@example.org", "--to", user.address)
+    succeed(
+        *(*swaks(host, listener), "--proxy-version", str(version), "--proxy-family"),
+        *(
+            "TCP4" if version == 1 else "AF_INET",
+            "--proxy-source",
+            "192.0.2.7",
+            "--proxy-source-port",
+            "4711",
+        ),
+        *("--proxy-dest", "127.0.0.1", "--proxy-dest-port", str(port(host, listener))),
+        *(sender if listener == "mx" else (*login, "--auth", "PLAIN", "--auth-password", user.key)),
+        *("--header", f"Message-Id: <{message_id}>"),
+    )
+    assert client(host, message_id) == "192.0.2.7"
+
+
+def test_swaks_speaks_for_others_with_xclient(proxied_host: Host) -> None:
+    host = proxied_host
+    user = host.user()
+    message_id = new_message_id()
+    succeed(
+        *(*swaks(host, "mx"), "--proxy", f"TCP4 127.0.0.1 127.0.0.1 4711 {host.ports.mx}"),
+        *("--xclient-addr", "192.0.2.8", "--xclient-name", "friend.example", "--from", "friend@example.org"),
+        *("--to", user.address, "--header", f"Message-Id: <{message_id}>"),
+    )
+    assert client(host, message_id) == "192.0.2.8"
+
+
+def client(host: Host, message_id: str) -> str:
+    """The address a message came from."""
+    (address,) = host.row("SELECT client_address FROM relaymail.message WHERE message_id = %s", message_id)
+    return str(address)
+
+
 # msmtp
 
 
@@ -326,7 +384,9 @@ def msmtp_login(user: User, certificate: str, listener: str, mechanism: str, key
 @pytest.mark.parametrize("mechanism", ["plain", "login"])
 def test_msmtp_submits(host: Host, user: User, certificate: str, listener: str, mechanism: str) -> None:
     message_id = new_message_id()
-    raw = message(*EIGHT_BIT, f"To: {user.address}", body=GREETING, sender=user.address, message_id=message_id)
+    raw = message(
+        *EIGHT_BIT, f"To: {user.address}", body=GREETING, sender=user.address, message_id=message_id
+    )
     succeed(
         *(*msmtp(host, listener), *msmtp_login(user, certificate, listener, mechanism, user.key)),
         *("--set-date-header=off", "--dsn-notify=success,failure", "--dsn-return=headers", user.address),
@@ -395,4 +455,3 @@ def test_s_nail_is_told_of_a_wrong_password(host: Host, user: User, certificate:
     )
     assert done.code != 0
     assert "535" in done.err
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,9 @@ def test_net_smtp_submits_several_messages(
         "RET": "HDRS",
         "ENVID": "QQ314159",
     }
-    assert found[0].recipients == {user.address: {"NOTIFY": "SUCCESS,DELAY", "ORCPT": f"rfc822;{user.address}"}}
+    assert found[0].recipients == {
+        user.address: {"NOTIFY": "SUCCESS,DELAY", "ORCPT": f"rfc822;{user.address}"}
+    }
 
 
 @LISTENERS
@@ -137,9 +140,7 @@ def test_net_smtp_delivers_binary_mail_in_chunks(host: Host, user: User, tmp_pat
     $smtp->bdatlast(substr $raw, 70020) or die $smtp->message;
     $smtp->quit or die;
     """
-    done = run_perl(
-        script, str(host.ports.mx), "0", "", "", "", user.address, str(tmp_path / "message")
-    )
+    done = run_perl(script, str(host.ports.mx), "0", "", "", "", user.address, str(tmp_path / "message"))
     assert done.code == 0, done.text
     found = stored(host, message_id)
     assert found.raw == raw
@@ -159,7 +160,7 @@ Promise.allSettled(mails.map(mail => transport.sendMail(mail))).then(results => 
 """
 
 
-def nodemailer(options: dict[str, object], *mails: dict[str, object]) -> list[dict[str, object]]:
+def nodemailer(options: Mapping[str, object], *mails: Mapping[str, object]) -> list[dict[str, object]]:
     """Have nodemailer send; what became of each mail."""
     node = program("node", "nodejs")
     needs(
@@ -220,7 +221,9 @@ def test_nodemailer_submits_several_messages(
     assert len({one.session for one in found}) == 1
     assert [one.parameters["ENVID"] for one in found] == ids
     assert found[0].parameters["RET"] == "HDRS"
-    assert found[0].recipients == {user.address: {"NOTIFY": "FAILURE,DELAY", "ORCPT": f"rfc822;{user.address}"}}
+    assert found[0].recipients == {
+        user.address: {"NOTIFY": "FAILURE,DELAY", "ORCPT": f"rfc822;{user.address}"}
+    }
     name, size = host.row(
         'SELECT "FileName", "SizeBytes" FROM public."EmailAttachments" WHERE "EmailId" = %s',
         host.email(str(found[0].id)),
@@ -244,7 +247,11 @@ def test_nodemailer_delivers_internationalized_and_8_bit_mail(host: Host, certif
     message_id = new_message_id()
     raw = message("Subject: Übung", *EIGHT_BIT, body=GREETING, message_id=message_id)
     options = {"host": "localhost", "port": host.ports.mx, "tls": {"ca": Path(certificate).read_text()}}
-    envelope = {"from": "freund@example.org", "to": [user.address, "nobody@example.test"], "use8BitMime": True}
+    envelope = {
+        "from": "freund@example.org",
+        "to": [user.address, "nobody@example.test"],
+        "use8BitMime": True,
+    }
     (result,) = nodemailer(options, {"envelope": envelope, "raw": raw.decode()})
     assert result.get("rejected") == ["nobody@example.test"], result
     found = stored(host, message_id)

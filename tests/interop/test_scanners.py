@@ -30,7 +30,9 @@ def test_sslscan_finds_nothing_weak(host: Host, listener: str) -> None:
     assert {cipher.get("sslversion") for cipher in ciphers} == {"TLSv1.2", "TLSv1.3"}
     for cipher in ciphers:
         assert cipher.get("strength") in {"acceptable", "strong"}, ElementTree.tostring(cipher)
-        assert re.fullmatch(r"(ECDHE|TLS)[-_].*(GCM|CHACHA20).*", cipher.get("cipher", "")), cipher.get("cipher")
+        assert re.fullmatch(r"(ECDHE|TLS)[-_].*(GCM|CHACHA20).*", cipher.get("cipher", "")), cipher.get(
+            "cipher"
+        )
         assert int(cipher.get("bits", 0)) >= 128
     groups = list(test.iter("group"))
     assert groups
