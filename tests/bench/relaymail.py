@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.bench.postfix import free_port, wait_for_port
@@ -18,8 +19,17 @@ class Relaymail:
 
     name = "relaymail"
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(
+        self, folder: Path, port: int, *, secure_port: int = 0, settings: Mapping[str, str] | None = None
+    ) -> None:
+        """
+        :param port: the MX's.
+        :param secure_port: of submission with implicit TLS; 0: it is off.
+        :param settings: variables of the environment on top of those of the ports.
+        """
         self.port = port
+        self.secure_port = secure_port
+        self._settings = settings or {}
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -28,9 +38,10 @@ class Relaymail:
         settings = {
             "Smtp__Mx__Port": str(self.port),
             "Smtp__Port": str(free_port()),
-            "Smtp__SecurePort": "0",
+            "Smtp__SecurePort": str(self.secure_port),
             "HealthCheck__Url": f"http://localhost:{free_port()}",
             "Smtp__Limits__MessagesPerSession": "0",
+            **self._settings,
         }
         command = [str(Path(sys.executable).parent / "twistd"), "-n", "relaymail", "--demo"]
         self._folder.mkdir(parents=True)
@@ -48,6 +59,12 @@ class Relaymail:
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
         self._process.wait(60)
+
+    def memory(self) -> int:
+        """Resident octets of the host."""
+        assert self._process is not None
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
     def cpu(self) -> tuple[float, float]:
         """Seconds of CPU used so far: by the host, and by PostgreSQL."""
