@@ -112,76 +112,137 @@ def _seconds(count: int) -> str:
 
 
 BYE: Final = Reply(221, "2.0.0", "Bye", closes=True)
+"""QUIT."""
 NOT_SMTP: Final = Reply(221, "2.7.0", "This is an SMTP server", closes=True)
+"""The client speaks HTTP, or begins with TLS where it is not expected."""
 OK: Final = Reply(250, "2.0.0", "Ok")
+"""NOOP, RSET."""
 SENDER_OK: Final = Reply(250, "2.1.0", "Ok")
+"""MAIL accepted."""
 RECIPIENT_OK: Final = Reply(250, "2.1.5", "Ok")
+"""RCPT accepted."""
 CANNOT_VERIFY: Final = Reply(252, "2.0.0", "Send the message and it will be tried")
+"""VRFY: nobody is told who has a mailbox (RFC 5321 3.5.3)."""
 START_TLS: Final = Reply(220, "2.0.0", "Ready to start TLS")
+"""STARTTLS accepted."""
 AUTHENTICATED: Final = Reply(235, "2.7.0", "Authentication successful")
+"""AUTH succeeded."""
 START_DATA: Final = Reply(354, None, "End data with <CR><LF>.<CR><LF>")
+"""DATA accepted."""
 
 SHUTTING_DOWN: Final = Reply(421, "4.3.2", "Service shutting down, try again later")
+"""The host stops."""
 NOT_READY: Final = Reply(421, "4.3.2", "Service not available, try again later", reason="not ready")
+"""The database, or its tables, are not there."""
 TOO_MANY_CONNECTIONS: Final = Reply(
     421, "4.3.2", "Too many connections, try again later", reason="too many connections"
 )
+"""`Smtp:Limits:Connections`."""
 TOO_MANY_FROM_CLIENT: Final = Reply(
     421, "4.7.0", "Too many connections from your address", reason="too many connections of one client"
 )
+"""`Smtp:Limits:ConnectionsPerClient`."""
 IDLE: Final = Reply(421, "4.4.2", "Timed out waiting for input")
+"""A command, a line of AUTH or more of a message did not come in time."""
 SESSION_TOO_LONG: Final = Reply(421, "4.4.2", "Session lasted too long")
+"""`Smtp:Timeouts:Session`."""
 TOO_MANY_ERRORS: Final = Reply(421, "4.7.0", "Too many errors", reason="too many errors")
+"""`Smtp:Limits:Errors`; behind the refusal of the last one."""
 TOO_MANY_MESSAGES: Final = Reply(
     421, "4.7.0", "Too many messages in this session", reason="too many messages"
 )
+"""MAIL: `Smtp:Limits:MessagesPerSession`."""
 TOO_MANY_AUTHENTICATIONS: Final = Reply(
     421, "4.7.0", "Too many failed authentications, try again later", reason="too many failed authentications"
 )
+"""AUTH: three failed in this session, or `Security:RateLimit` of the client's address."""
 
 TEMPORARY: Final = Reply(451, "4.3.0", "Temporary server error, try again later")
+"""Whatever nobody foresaw, a look-up that failed, or our own work taking too long."""
 NOT_STORED: Final = Reply(451, "4.3.0", "Could not store message")
+"""The database did not take the message."""
 NO_ROOM: Final = Reply(452, "4.3.1", "Insufficient storage, try again later")
+"""The disk of the spool folder or of the database is full, or the database does not keep up."""
 TOO_MANY_RECIPIENTS: Final = Reply(452, "4.5.3", "Too many recipients", reason="too many recipients")
+"""RCPT: `Smtp:Limits:Recipients`, or a second recipient of the null sender."""
 TLS_NOT_AVAILABLE: Final = Reply(454, "4.7.0", "TLS not available")
+"""STARTTLS: the certificate cannot be used at the moment."""
 AUTHENTICATION_UNAVAILABLE: Final = Reply(454, "4.7.0", "Temporary authentication failure")
+"""AUTH: the keys cannot be looked up."""
 
 UNKNOWN_COMMAND: Final = Reply(500, "5.5.2", "Command not recognized")
+"""No command of ours, an empty line, or control characters in one."""
 LINE_TOO_LONG: Final = Reply(500, "5.5.2", "Line too long")
+"""A command of more than 2,048 octets; its rest is skipped."""
 BAD_LINE_END: Final = Reply(500, "5.5.2", "Lines must end with CRLF")
+"""A command that ends in a bare LF, or has a CR in it."""
 AUTH_LINE_TOO_LONG: Final = Reply(500, "5.5.6", "Authentication exchange line is too long")
+"""A line of AUTH of more than 12,288 octets (RFC 4954 4.2)."""
 BAD_BASE64: Final = Reply(501, "5.5.2", "Cannot decode base64")
+"""AUTH: a response that is no base64."""
 AUTHENTICATION_CANCELLED: Final = Reply(501, "5.7.0", "Authentication cancelled")
+"""AUTH: the client said `*`."""
 STARTTLS_INJECTION: Final = Reply(501, "5.5.1", "Nothing may follow STARTTLS", closes=True)
+"""Something came behind STARTTLS in clear (RFC 3207 4.2)."""
 HOLD_TOO_LONG: Final = Reply(501, "5.5.4", "Cannot hold a message that long")
+"""MAIL: HOLDFOR or HOLDUNTIL beyond 30 days."""
 NOT_IMPLEMENTED: Final = Reply(502, "5.5.1", "Command not implemented")
+"""EXPN, ETRN, TURN and the like; AUTH, STARTTLS and XCLIENT where they are not offered."""
 SEND_HELLO: Final = Reply(503, "5.5.1", "Send EHLO first")
+"""Before EHLO or HELO."""
 SEND_MAIL: Final = Reply(503, "5.5.1", "Send MAIL first")
+"""RCPT, DATA or BDAT before MAIL."""
 SEND_RECIPIENT: Final = Reply(503, "5.5.1", "Send RCPT first")
+"""DATA or BDAT before RCPT."""
 SEND_CHUNKS: Final = Reply(503, "5.5.1", "Content comes with BDAT in this transaction")
+"""DATA behind BDAT, or for BODY=BINARYMIME (RFC 3030 2 and 3)."""
 RECIPIENT_TOO_LATE: Final = Reply(503, "5.5.1", "Recipients come before the content")
+"""RCPT behind BDAT."""
 SENDER_GIVEN: Final = Reply(503, "5.5.1", "Sender already given")
+"""MAIL during a transaction."""
 ALREADY_AUTHENTICATED: Final = Reply(503, "5.5.1", "Already authenticated")
+"""AUTH or XCLIENT behind a login."""
 NOT_IN_TRANSACTION: Final = Reply(503, "5.5.1", "Not allowed during a mail transaction")
+"""AUTH or XCLIENT during a transaction."""
 UNKNOWN_MECHANISM: Final = Reply(504, "5.5.4", "Unrecognized authentication mechanism")
+"""AUTH with a mechanism that EHLO did not list."""
 TLS_REQUIRED: Final = Reply(530, "5.7.0", "Must issue a STARTTLS command first")
+"""MAIL on submission before STARTTLS."""
 AUTHENTICATION_REQUIRED: Final = Reply(530, "5.7.0", "Authentication required")
+"""MAIL on submission before AUTH."""
 AUTHENTICATION_FAILED: Final = Reply(535, "5.7.8", "Authentication credentials invalid")
+"""AUTH: wrong user, key or proof; which, is not told."""
 ENCRYPTION_REQUIRED: Final = Reply(538, "5.7.11", "Encryption required for authentication")
+"""AUTH before STARTTLS."""
 NO_SUCH_MAILBOX: Final = Reply(550, "5.1.1", "No such mailbox")
+"""RCPT: a hosted domain, but nobody's address."""
 BARE_NEWLINE: Final = Reply(550, "5.5.2", "Bare LF or CR not allowed", reason="bare newline")
+"""MX: the message has a bare LF or CR."""
 RELAYING_DENIED: Final = Reply(550, "5.7.1", "Relaying denied")
+"""RCPT: not for anybody here."""
 SENDER_NOT_PERMITTED: Final = Reply(550, "5.7.1", "Sender not permitted for this login (MAIL FROM)")
+"""MAIL on submission: not an address of the login."""
 AUTHOR_NOT_PERMITTED: Final = Reply(550, "5.7.1", "Sender not permitted for this login (From header)")
+"""Submission: `From:` has an address that is not the login's."""
 MESSAGE_TOO_BIG: Final = Reply(552, "5.3.4", "Message too big", reason="message too big")
+"""`Smtp:MaxMessageSizeBytes`: at MAIL with SIZE, else behind the message or chunk."""
 CHUNK_TOO_BIG: Final = Reply(552, "5.3.4", "Message too big", closes=True, reason="message too big")
+"""BDAT of a chunk that is too large to be read to its end (RFC 3030 2)."""
 BAD_CHUNK: Final = Reply(501, "5.5.4", "Syntax: BDAT octets [LAST]", closes=True)
+"""BDAT without a size: where the next command begins cannot be known."""
 ATTACHMENT_TOO_BIG: Final = Reply(552, "5.3.4", "Attachment too big")
+"""`Smtp:MaxAttachmentSizeBytes`."""
 HEADER_TOO_BIG: Final = Reply(552, "5.3.4", "Header section too big")
+"""`Smtp:Limits:HeaderBytes`."""
 SMTPUTF8_REQUIRED: Final = Reply(553, "5.6.7", "SMTPUTF8 required")
+"""An address beyond ASCII without SMTPUTF8 at MAIL (RFC 6531 3.5)."""
 TLS_ACTIVE: Final = Reply(554, "5.5.1", "TLS already active")
+"""STARTTLS under TLS."""
 TOO_MANY_HOPS: Final = Reply(554, "5.4.6", "Too many hops, this message is looping")
+"""`Smtp:Limits:Hops` (RFC 5321 6.3)."""
 TEXT_LINE_TOO_LONG: Final = Reply(
     554, "5.6.0", "Message has a line that is too long", reason="text line too long"
 )
+"""`Smtp:Limits:LineLength`."""
 NO_VALID_RECIPIENTS: Final = Reply(554, "5.5.1", "No valid recipients")
+"""DATA or BDAT when every RCPT was refused."""
