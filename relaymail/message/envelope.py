@@ -13,9 +13,11 @@ class EnvelopeRecipient:
 
     address: str
     user_id: UUID | None = None
-    """The local user it reaches; ``None`` for a local address without an owner."""
+    """The local user it reaches; ``None`` for a local address without an owner, and for a remote one."""
     parameters: Mapping[str, str | None] = field(default_factory=dict)
     """RCPT parameters by upper-case name (DSN, RFC 3461)."""
+    destination: str | None = None
+    """Where it is sent on to: the domain in lower case, as A-labels, or an address literal. ``None``: local."""
 
 
 @dataclass(frozen=True, slots=True)
