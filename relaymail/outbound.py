@@ -1,0 +1,1 @@
+"""Outbound mail: the parts that bring what is queued to the next hosts, joined."""
