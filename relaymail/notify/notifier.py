@@ -24,11 +24,11 @@ from relaymail.notify.endpoint import DEADLINE, Endpoint
 from relaymail.notify.governor import Governor
 from relaymail.notify.ledger import Ledger
 from relaymail.notify.outcome import Outcome, Verdict
-from relaymail.notify.waker import Waker
 from relaymail.settings import Secret
 from relaymail.store import outbox
 from relaymail.store.database import Database, DatabaseError
 from relaymail.store.outbox import OutboxRow
+from relaymail.store.waker import Waker
 
 log = Logger()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from relaymail.notify.waker import Waker
+from relaymail.store.waker import Waker
 
 
 def test_it_sleeps_until_its_time() -> None:
