@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from relaymail.delivery.retry import DAY, HOUR, LONGEST_DELAY, MINUTE, Schedule, schedule
@@ -18,7 +20,7 @@ def times(schedule: Schedule, *, null_sender: bool = False) -> list[float]:
 
 def test_the_usual_schedule_goes_on_for_five_days() -> None:
     tries = times(Schedule(jitter=lambda: 0.5))
-    waits = [later - earlier for earlier, later in zip(tries, tries[1:], strict=False)]
+    waits = [later - earlier for earlier, later in itertools.pairwise(tries)]
     assert waits[:6] == [5 * MINUTE, 10 * MINUTE, 20 * MINUTE, 40 * MINUTE, HOUR, 2 * HOUR]
     assert set(waits[6:]) == {4 * HOUR}
     assert 5 * DAY <= tries[-1] < 5 * DAY + 4 * HOUR
