@@ -22,6 +22,8 @@ class Answer:
     """The AD bit (RFC 4035 3.2.3), set by a server whose word counts; otherwise false."""
     ttl: int
     """Seconds the records may be kept; of a cached answer, as they were when it came."""
+    canonical: str = ""
+    """Whose records they are, behind all CNAMEs: lower case, without the last dot."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -141,7 +141,8 @@ class Resolver:
         except (dns.exception.DNSException, OSError) as outcome:
             raise DNSFailure(name, rdtype, _failure_kind(outcome)) from outcome
         assert found.rrset is not None
-        return Answer(tuple(found.rrset), _authenticated(found.response), int(found.rrset.ttl))
+        canonical = found.canonical_name.to_text(omit_final_dot=True).lower()
+        return Answer(tuple(found.rrset), _authenticated(found.response), int(found.rrset.ttl), canonical)
 
     def _dnspython(
         self, servers: Sequence[Server], seconds: float, fresh: bool
