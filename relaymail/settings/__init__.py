@@ -3,18 +3,20 @@
 from relaymail.settings.checks import require_database
 from relaymail.settings.connection_string import ConnectionString
 from relaymail.settings.errors import SettingsError
-from relaymail.settings.load import Entry, Loaded, describe, load
+from relaymail.settings.load import Entry, Examined, Loaded, describe, examine, load
 from relaymail.settings.model import Settings
 from relaymail.settings.secret import Secret
 
 __all__ = [
     "ConnectionString",
     "Entry",
+    "Examined",
     "Loaded",
     "Secret",
     "Settings",
     "SettingsError",
     "describe",
+    "examine",
     "load",
     "require_database",
 ]

@@ -50,6 +50,17 @@ class DnsServer(NamedTuple):
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
 
+class HostAndPort(NamedTuple):
+    """A server somewhere."""
+
+    host: str
+    """A name or an IP address."""
+    port: int = 25
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """How values of one kind are read and shown."""
@@ -187,6 +198,13 @@ def _dns_server(text: str) -> DnsServer:
     return DnsServer(_address(address), 53 if port is None else OPEN_PORT.parse(port))
 
 
+def _host_and_port(text: str) -> HostAndPort:
+    match = re.fullmatch(r"(\[[^\]]*\]|[^:]*)(?::([0-9]+))?", text.strip())
+    if match is None:
+        raise SettingsError("not a host with a port")
+    return HostAndPort(parse_host(match[1]), OPEN_PORT.parse(match[2]) if match[2] else 25)
+
+
 def _http_url(text: str) -> str:
     text = text.strip()
     try:
@@ -246,6 +264,7 @@ NETWORK = Kind("an IP address or a network such as 10.0.0.0/8 or 2001:db8::/32",
 ADDRESS = Kind("an IP address", _address)
 DNS_SERVER = Kind("an IP address, with a port as 192.0.2.1:53 or [2001:db8::1]:53", _dns_server)
 ENDPOINT = Kind("a Twisted endpoint string such as systemd:domain=INET:name=submission", _endpoint)
+HOST_AND_PORT = Kind("a host name or an IP address, with a port as mx.example.com:25", _host_and_port)
 HTTP_URL = Kind("an http:// or https:// URL without login, query and fragment", _http_url)
 HEALTH_URL = Kind(
     "http://HOST:PORT where HOST is localhost, an IP address, or + or * for all interfaces", _health_url

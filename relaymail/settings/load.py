@@ -12,7 +12,7 @@ import msgspec
 from relaymail.settings.bind import Binder
 from relaymail.settings.checks import oddities, problems
 from relaymail.settings.errors import SettingsError
-from relaymail.settings.layers import Node, read_environment, read_file
+from relaymail.settings.layers import Given, Node, read_environment, read_file
 from relaymail.settings.model import Section, Settings
 from relaymail.settings.schema import tree
 
@@ -41,6 +41,24 @@ class Loaded:
     """What was passed over or is hardly meant; to be logged at the start."""
 
 
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """Settings that may be wrong: what is wrong about them, and what they are otherwise."""
+
+    loaded: Loaded
+    """With the default for each key that has an error."""
+    errors: tuple[str, ...]
+    """What :func:`load` would raise, a sentence each."""
+    _root: Node
+
+    def given(self, key: str) -> Given | None:
+        """What was given for ``key`` (``Email:Smtp:Host``), ours or another program's, as text."""
+        node: Node | None = self._root
+        for name in key.lower().split(":"):
+            node = node.children.get(name) if node is not None else None
+        return node.given if node is not None else None
+
+
 class Entry(NamedTuple):
     """One key as ``config show`` prints it."""
 
@@ -66,6 +84,33 @@ def load(
     if config is not None:
         read_file(config, root)
     read_environment(environ, root)
+    loaded, errors = _bound(root, demo, data)
+    if errors:
+        raise SettingsError(*errors)
+    return loaded
+
+
+def examine(
+    config: Path | None, environ: Mapping[str, str], *, demo: bool = False, data: Path | None = None
+) -> Examined:
+    """The same for who wants to know what is wrong, and go on. Raises nothing."""
+    root = Node("")
+    errors: list[str] = []
+    try:
+        if config is not None:
+            read_file(config, root)
+    except SettingsError as error:
+        errors += error.errors
+    try:
+        read_environment(environ, root)
+    except SettingsError as error:
+        errors += error.errors
+    loaded, wrong = _bound(root, demo, data)
+    return Examined(loaded, (*errors, *wrong), root)
+
+
+def _bound(root: Node, demo: bool, data: Path | None) -> tuple[Loaded, list[str]]:
+    """The settings given in ``root``, and what is wrong about them."""
     binder = Binder(DEMO if demo else {}, "demo")
     settings = binder.bind(root)
     if demo and settings.connection is not None and binder.sources["Data:EmbeddedPostgres"] == "demo":
@@ -75,9 +120,8 @@ def load(
         settings = _with_data(settings, directory=data)
         binder.sources["Data:Directory"] = "command line --data"
     broken = [problem.text for problem in problems(settings) if not binder.failed.intersection(problem.keys)]
-    if binder.errors or broken:
-        raise SettingsError(*binder.errors, *broken)
-    return Loaded(settings, binder.sources, [*binder.warnings, *oddities(settings)])
+    loaded = Loaded(settings, binder.sources, [*binder.warnings, *oddities(settings)])
+    return loaded, [*binder.errors, *broken]
 
 
 def describe(loaded: Loaded) -> list[Entry]:

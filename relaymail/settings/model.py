@@ -14,7 +14,7 @@ import msgspec
 
 from relaymail.settings import kinds
 from relaymail.settings.connection_string import ConnectionString
-from relaymail.settings.kinds import DAY, HOUR, MINUTE, DnsServer, HealthUrl, Key
+from relaymail.settings.kinds import DAY, HOUR, MINUTE, DnsServer, HealthUrl, HostAndPort, Key
 from relaymail.settings.secret import Secret
 
 Network = IPv4Network | IPv6Network
@@ -313,6 +313,19 @@ class Dns(Section, frozen=True):
     ] = LOOPBACK
 
 
+class Doctor(Section, frozen=True):
+    """The command `relaymail doctor`."""
+
+    outbound_target: Annotated[
+        HostAndPort | None,
+        Key(
+            "Host that is connected to, to see whether mail gets out; unset: the smarthost, else the first MX of "
+            "`HealthCheck:DnsTestDomain`.",
+            kinds.HOST_AND_PORT,
+        ),
+    ] = None
+
+
 class RateLimit(Section, frozen=True):
     """Against guessing of passwords; counted per client address (IPv6: per /64), by all hosts together."""
 
@@ -392,6 +405,7 @@ class Settings(Section, frozen=True):
     internal: Internal = Internal()
     outbound_mail: OutboundMail = OutboundMail()
     dns: Dns = Dns()
+    doctor: Doctor = Doctor()
     security: Security = Security()
     retention: Retention = Retention()
     otel: Otel = Otel()
