@@ -130,7 +130,9 @@ class Host(Service):
         bridge_standard_logging()
         for warning in self._warnings:
             log.warn("Settings: {warning}", warning=warning)
-        telemetry = configure(self._settings.otel.endpoint)
+        otel = self._settings.otel
+        telemetry = configure(otel.endpoint, trace_ratio=otel.traced_percent / 100)
+        telemetry.start(self._reactor)
         self._stops.append(("telemetry", lambda: telemetry.stop(self._reactor)))
         spool = await self._run(self._make_folders)
         self._start_tls()

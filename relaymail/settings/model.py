@@ -366,6 +366,10 @@ class Otel(Section, frozen=True):
     """OpenTelemetry."""
 
     endpoint: Annotated[str | None, Key("OTLP/HTTP collector for traces and metrics.", kinds.HTTP_URL)] = None
+    traced_percent: Annotated[
+        int,
+        Key("Of a hundred messages so many are traced, where there is a collector.", kinds.whole(0, 100)),
+    ] = 5
 
 
 class LogLevel(Section, frozen=True):

@@ -1,79 +1,129 @@
-"""Sending metrics to an OpenTelemetry collector (OTLP over HTTP), where one is configured."""
+"""Sending metrics and traces to an OpenTelemetry collector (OTLP over HTTP), where one is configured."""
 
 from __future__ import annotations
 
 import os
 import socket
+import time
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from relaymail.telemetry.metrics import METER, Metrics
+from relaymail.telemetry.metrics import Metrics
+from relaymail.telemetry.spans import Tracer
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+    from opentelemetry.sdk.resources import Resource
+
+    from relaymail.telemetry.traces import Traces
 
 log = Logger()
 
-INTERVAL = 30.0
+INTERVAL: Final = 30.0
 """Seconds between exports."""
-EXPORT_TIMEOUT = 5.0
-STOP_TIMEOUT = 5.0
+EXPORT_TIMEOUT: Final = 5.0
+STOP_TIMEOUT: Final = 5.0
 """Seconds that stopping may take: the last export is tried, and given up with the process."""
-METRICS_PATH = "/v1/metrics"
-GRPC_PORT = 4317
+METRICS_PATH: Final = "/v1/metrics"
+TRACES_PATH: Final = "/v1/traces"
+GRPC_PORT: Final = 4317
 
 
 class TelemetryError(Exception):
-    """Metrics cannot be exported; the text is for the operator."""
+    """Nothing can be exported; the text is for the operator."""
 
 
 class Telemetry:
-    """The metrics of the process, and what has to end with it. Made by :func:`configure`."""
+    """The metrics of the process, and what sends them and its traces. Made by :func:`configure`."""
 
-    def __init__(self, provider: MeterProvider | None = None) -> None:
-        self._provider = provider
-        self.metrics = Metrics(None if provider is None else provider.get_meter(METER))
+    def __init__(self) -> None:
+        self.metrics = Metrics()
+        self.tracer: Tracer | None = None
+        """Traces messages; ``None``: nobody wants traces."""
+
+    def start(self, reactor: Any) -> None:
+        """Begin to export."""
 
     async def stop(self, reactor: Any) -> None:
-        """Export what is left, for at most :data:`STOP_TIMEOUT`."""
-        provider, self._provider = self._provider, None
-        if provider is None:
-            return
-        stopping: Deferred[None] = deferToThreadPool(
-            reactor, reactor.getThreadPool(), provider.shutdown, timeout_millis=STOP_TIMEOUT * 1000
-        )
+        """Export what is left, for at most :data:`STOP_TIMEOUT` seconds."""
+
+
+class _Exporting(Telemetry):
+    """Telemetry with a collector."""
+
+    def __init__(
+        self, exporter: OTLPMetricExporter, resource: Resource, traces: Traces | None, interval: float
+    ) -> None:
+        super().__init__()
+        self.tracer = traces
+        self._exporter = exporter
+        self._resource = resource
+        self._traces = traces
+        self._interval = interval
+        self._began = time.time_ns()
+        self._loop: LoopingCall | None = None
+
+    def start(self, reactor: Any) -> None:
+        self._loop = LoopingCall(self._export, reactor)
+        self._loop.clock = reactor
+        self._loop.start(self._interval, now=False).addErrback(self._loop_broke)
+
+    async def stop(self, reactor: Any) -> None:
+        if self._loop is not None and self._loop.running:
+            self._loop.stop()
+        stopping: Deferred[None] = Deferred.fromCoroutine(self._finish(reactor))
         stopping.addTimeout(STOP_TIMEOUT, reactor)
         try:
             await stopping
         except DeferredTimeout:
             log.warn("The last metrics were not exported: the collector did not answer in time")
 
+    async def _finish(self, reactor: Any) -> None:
+        await self._export(reactor)
+        pool = reactor.getThreadPool()
+        await deferToThreadPool(reactor, pool, self._exporter.shutdown)
+        if self._traces is not None:
+            await deferToThreadPool(reactor, pool, self._traces.shutdown)
 
-def metrics_url(endpoint: str) -> str:
-    """Where metrics are posted: ``Otel:Endpoint`` may end in ``/v1/metrics`` or leave it to us."""
+    async def _export(self, reactor: Any) -> None:
+        """One export; what goes wrong is logged by the exporter, and the next one sends the sums again."""
+        from relaymail.telemetry.otlp import metrics_data
+
+        data = metrics_data(self.metrics.collect(), self._resource, self._began, time.time_ns())
+        await deferToThreadPool(reactor, reactor.getThreadPool(), self._exporter.export, data)
+
+    def _loop_broke(self, failure: Failure) -> None:
+        log.failure("Metrics are not exported any more", failure=failure)
+
+
+def signal_url(endpoint: str, path: str) -> str:
+    """Where a signal is posted: ``Otel:Endpoint`` may end in a signal's path or leave it to us."""
     base = endpoint.rstrip("/")
-    return base if base.endswith(METRICS_PATH) else base + METRICS_PATH
+    for known in (METRICS_PATH, TRACES_PATH):
+        base = base.removesuffix(known)
+    return base + path
 
 
-def configure(endpoint: str | None, *, interval: float = INTERVAL) -> Telemetry:
+def configure(endpoint: str | None, *, trace_ratio: float = 0.0, interval: float = INTERVAL) -> Telemetry:
     """Telemetry that exports to ``endpoint`` every ``interval`` seconds; nowhere if that is ``None``.
 
-    Starts a thread: call it after the process has become a daemon.
+    Starts a thread where messages are traced: call it after the process has become a daemon.
 
+    :param trace_ratio: share of the messages that are traced, 0 to 1.
     :raises TelemetryError: the packages for it are not installed.
     """
     if endpoint is None:
         return Telemetry()
     try:
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-        from opentelemetry.sdk.metrics import MeterProvider
-        from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
         from opentelemetry.sdk.resources import Resource
     except ImportError:
         raise TelemetryError(
@@ -85,10 +135,6 @@ def configure(endpoint: str | None, *, interval: float = INTERVAL) -> Telemetry:
             "Otel:Endpoint names port {port}, gRPC as a rule; this speaks OTLP over HTTP, usually at 4318",
             port=GRPC_PORT,
         )
-    exporter = OTLPMetricExporter(endpoint=metrics_url(endpoint), timeout=EXPORT_TIMEOUT)
-    reader = PeriodicExportingMetricReader(
-        exporter, export_interval_millis=interval * 1000, export_timeout_millis=EXPORT_TIMEOUT * 1000
-    )
     resource = Resource.create(
         {
             "service.name": "relaymail",
@@ -96,4 +142,13 @@ def configure(endpoint: str | None, *, interval: float = INTERVAL) -> Telemetry:
             "service.instance.id": f"{socket.gethostname()}:{os.getpid()}",
         }
     )
-    return Telemetry(MeterProvider([reader], resource=resource, shutdown_on_exit=False))
+    exporter = OTLPMetricExporter(endpoint=signal_url(endpoint, METRICS_PATH), timeout=EXPORT_TIMEOUT)
+    return _Exporting(exporter, resource, _traces(endpoint, trace_ratio, resource), interval)
+
+
+def _traces(endpoint: str, ratio: float, resource: Resource) -> Traces | None:
+    if ratio <= 0:
+        return None
+    from relaymail.telemetry.traces import Traces
+
+    return Traces(signal_url(endpoint, TRACES_PATH), ratio, resource, EXPORT_TIMEOUT)
