@@ -55,7 +55,7 @@ class SigningKey:
         return not isinstance(self.private, rsa.RSAPrivateKey) or self.private.key_size <= QUICK_RSA
 
     def sign(self, digest: bytes) -> bytes:
-        """The signature of a SHA-256 digest (RFC 6376 3.3.1); Ed25519 signs the digest itself (RFC 8463 3)."""
+        """The signature of a SHA-256 digest (RFC 6376 3.3.1); Ed25519 takes it for a text (RFC 8463 3)."""
         if isinstance(self.private, rsa.RSAPrivateKey):
             return self.private.sign(digest, padding.PKCS1v15(), utils.Prehashed(hashes.SHA256()))
         return self.private.sign(digest)
