@@ -94,8 +94,7 @@ class Resolver:
         Parameters and errors are those of :meth:`lookup`. A null MX is in the list like any other: see
         :attr:`~relaymail.dns.outcome.MX.is_null`.
         """
-        answer = await self.lookup(domain, "MX", fresh=fresh, limit=limit)
-        return sorted(_exchanger(record) for record in answer.records)
+        return exchangers(await self.lookup(domain, "MX", fresh=fresh, limit=limit))
 
     async def lookup(
         self, name: str, rdtype: str, *, fresh: bool = False, limit: float | None = None
@@ -165,6 +164,11 @@ class Resolver:
 
 def _authenticated(response: dns.message.Message) -> bool:
     return bool(response.flags & dns.flags.AD)
+
+
+def exchangers(answer: Answer) -> list[MX]:
+    """The mail exchangers in the answer to a look-up of MX, lowest preference first."""
+    return sorted(_exchanger(record) for record in answer.records)
 
 
 def _exchanger(record: Any) -> MX:

@@ -1,8 +1,8 @@
 """A DNS server with zones that a test writes, and may rewrite while it runs: UDP and TCP on one port.
 
-It answers as a validating resolver of the test's own network would: recursively, with CNAMEs followed within what
-it knows, and with AD where the test says that a name is signed. It runs on the reactor, or in a thread of its own for
-tests whose host is another process.
+It answers as a validating resolver of the test's own network would: recursively, with CNAMEs followed within
+what it knows, and with AD where the test says that a name is signed. It runs on the reactor, or in a thread
+of its own for tests whose host is another process.
 """
 
 from __future__ import annotations
