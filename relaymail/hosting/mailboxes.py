@@ -50,6 +50,9 @@ def emails_for(
         user = recipient.user_id
         if recipient.address.lower() in named or user in seen:
             continue
+        if recipient.destination is not None:
+            # A hidden recipient elsewhere: a row would be given to whoever once registers with that address
+            continue
         if user is not None:
             seen.add(user)
         alone = MailboxRecipient(recipient.address, None, "Bcc", user)

@@ -19,6 +19,7 @@ from relaymail.hosting.authenticator import (
 )
 from relaymail.hosting.login_limiter import FailedLoginLimiter
 from relaymail.hosting.mailboxes import emails_for, header_only
+from relaymail.hosting.remote import RemoteRecipients
 from relaymail.hosting.scram import ScramLogins
 from relaymail.hosting.senders import AuthorNotPermitted, Authorship, permits
 from relaymail.message.envelope import Envelope, EnvelopeRecipient, Origin
@@ -81,6 +82,8 @@ class Hosting:
     attachment_limit: int
     header_limit: int
     hop_limit: int
+    remote: RemoteRecipients | None = None
+    """``None``: nothing is sent on, so nothing is taken for elsewhere."""
 
 
 class HostingSession:
@@ -217,8 +220,11 @@ class HostingSession:
 
     def _add(self, recipient: Address, owner: Owner | None, parameters: Parameters) -> None:
         user = None if owner is None else owner.user_id
+        self._put(recipient, EnvelopeRecipient(str(recipient), user, parameters))
+
+    def _put(self, recipient: Address, row: EnvelopeRecipient) -> None:
         # The same recipient twice is one row
-        self._recipients.setdefault(recipient.keys[0], EnvelopeRecipient(str(recipient), user, parameters))
+        self._recipients.setdefault(recipient.keys[0], row)
 
     async def message(self, content: Content) -> str:
         """Store the message; returning means committed."""
@@ -393,13 +399,27 @@ class SubmissionSession(HostingSession):
             raise ReplyError(reply.NOT_STORED) from error
 
     def recipient(self, recipient: Address, parameters: Parameters) -> Awaitable[None] | None:
-        """Take what is local; nothing is sent on yet, so what is not is refused rather than lost."""
+        """Take what is local, and for a login also what is to be sent on."""
         hosted = not recipient.domain or recipient.host in self._hosting.hosted_domains
         return self._add_local(recipient, parameters) if hosted else self._add_user(recipient, parameters)
 
     async def _add_user(self, recipient: Address, parameters: Parameters) -> None:
         """An address outside the hosted domains is local all the same when a user has it."""
         owner = await self._owner(recipient)
-        if owner is None:
+        if owner is not None:
+            self._add(recipient, owner, parameters)
+        else:
+            await self._add_remote(recipient, parameters)
+
+    async def _add_remote(self, recipient: Address, parameters: Parameters) -> None:
+        """Nothing is taken that would not be sent; and who has not logged in must not send through us."""
+        remote = self._hosting.remote
+        if remote is None or self._login is None:
             raise self._refusal(reply.RELAYING_DENIED, "relaying denied")
-        self._add(recipient, owner, parameters)
+        try:
+            self._put(recipient, await remote.take(recipient, parameters))
+        except ReplyError:
+            self._refused("recipient suppressed")
+            raise
+        except DatabaseError as error:
+            raise ReplyError(reply.TEMPORARY) from error

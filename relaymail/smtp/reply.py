@@ -93,6 +93,11 @@ def bad_recipient(why: str) -> Reply:
     return Reply(501, "5.1.3", f"Bad recipient address: {why}")
 
 
+def suppressed(status: str, since: str, reason: str) -> Reply:
+    """RCPT on submission: the host of this address has said for good that it does not exist."""
+    return Reply(550, status, f"Not sent again: since {since} this address is known to be refused: {reason}")
+
+
 @cache
 def connecting_too_fast(seconds: int) -> Reply:
     """The client has made too many connections within a minute."""

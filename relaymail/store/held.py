@@ -17,7 +17,9 @@ _DUE: Final = """
     SELECT m.id, m.listener, m.session_id, m.client_address, m.client_name, m.login_user_id, m.reverse_path,
            m.sha256, m.trace_headers, m.message_id,
            ARRAY(SELECT address FROM relaymail.envelope_recipient r WHERE r.message_id = m.id ORDER BY n),
-           ARRAY(SELECT user_id FROM relaymail.envelope_recipient r WHERE r.message_id = m.id ORDER BY n)
+           ARRAY(SELECT user_id FROM relaymail.envelope_recipient r WHERE r.message_id = m.id ORDER BY n),
+           ARRAY(SELECT destination FROM relaymail.envelope_recipient r
+                   LEFT JOIN relaymail.queue q USING (message_id, n) WHERE r.message_id = m.id ORDER BY n)
     FROM relaymail.message m
     WHERE m.release_at <= now() AND m.released_at IS NULL
     ORDER BY m.release_at LIMIT %s
@@ -70,8 +72,11 @@ async def release(database: Database, record: Record, run: Callable[..., Any]) -
 
 
 def _held(row: tuple[Any, ...]) -> Held:
-    id, listener, session, address, name, user, sender, sha256, trace, message_id, addresses, users = row
-    recipients = tuple(EnvelopeRecipient(a, u) for a, u in zip(addresses, users, strict=True))
+    id, listener, session, address, name, user, sender, sha256, trace, message_id, *envelope = row
+    recipients = tuple(
+        EnvelopeRecipient(address, user, destination=destination)
+        for address, user, destination in zip(*envelope, strict=True)
+    )
     return Held(
         id,
         Origin(listener, session, address, name, login_user_id=user),

@@ -27,6 +27,7 @@ MADE: Final = {
     "unsupported_option": [reply.unsupported_option("NAME")],
     "bad_sender": [reply.bad_sender("...")],
     "bad_recipient": [reply.bad_recipient("...")],
+    "suppressed": [reply.suppressed("5.1.1", "2026-11-01", "...")],
     "connecting_too_fast": [reply.connecting_too_fast(42)],
     "sending_too_fast": [reply.sending_too_fast(what, 42) for what in ("messages", "recipients")],
 }
