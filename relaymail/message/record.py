@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, Protocol
 from uuid import UUID
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from relaymail.message.envelope import Envelope, Origin
 from relaymail.message.summary import Summary
@@ -15,8 +17,7 @@ from relaymail.message.summary import Summary
 RecipientType = Literal["To", "Cc", "Bcc"]
 
 
-@dataclass(frozen=True, slots=True)
-class MailboxRecipient:
+class MailboxRecipient(Struct, frozen=True):
     """A row of ``EmailRecipients``."""
 
     address: str
@@ -25,8 +26,7 @@ class MailboxRecipient:
     user_id: UUID | None
 
 
-@dataclass(frozen=True, slots=True)
-class MailboxEmail:
+class MailboxEmail(Struct, frozen=True):
     """A row of ``Emails`` and who sees it.
 
     One is shared by the sender and the recipients of the headers; each Bcc'd recipient has one of their own.
@@ -55,8 +55,7 @@ class RawContent(Protocol):
         """The bytes of a file as one buffer; to be used in a thread."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """A message as it will be stored."""
 
     id: UUID

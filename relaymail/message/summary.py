@@ -10,8 +10,9 @@ from __future__ import annotations
 import mmap
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from relaymail.message import addresses, headers, mime, references
 from relaymail.message.addresses import Mailbox
@@ -42,8 +43,7 @@ _FIELDS = mime.CONTENT_FIELDS | {
 _DEFAULT_LIMITS = ParseLimits()
 
 
-@dataclass(frozen=True, slots=True)
-class HeaderRecipient:
+class HeaderRecipient(Struct, frozen=True):
     """An address of the To: or Cc: fields."""
 
     address: str
@@ -51,8 +51,7 @@ class HeaderRecipient:
     type: Literal["To", "Cc"]
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(Struct, frozen=True):
     """What a message says of itself. Every text fits its column: clean, and clipped by code points."""
 
     message_id: str | None

@@ -38,11 +38,8 @@ class Authentication:
         self._scram = scram
         self._offered: tuple[str, ...] = ()
         self._mechanism: sasl.Mechanism | None = None
-
-    @property
-    def in_progress(self) -> bool:
+        self.in_progress = False
         """Whether the client's next line is a response and no command."""
-        return self._mechanism is not None
 
     def offer(self) -> tuple[str, ...]:
         """The mechanisms for the reply to EHLO; until the next EHLO they stay what the client may choose."""
@@ -80,7 +77,8 @@ class Authentication:
 
     def respond(self, response: bytes | None) -> Outcome:
         """The client's response (``None``: it sent no initial one). Raises :exc:`ReplyError`."""
-        mechanism, self._mechanism = self._mechanism, None
+        mechanism = self._mechanism
+        self.end()
         assert mechanism is not None
         try:
             step = mechanism.respond(response)
@@ -108,11 +106,13 @@ class Authentication:
     def _challenge(self, mechanism: sasl.Mechanism, challenge: sasl.Challenge) -> Reply:
         """334 with the challenge in base64 (RFC 4954 4)."""
         self._mechanism = mechanism
+        self.in_progress = True
         return Reply(334, None, base64.b64encode(challenge.text).decode())
 
     def end(self) -> None:
         """The exchange, if there is one, is over."""
         self._mechanism = None
+        self.in_progress = False
 
     def delay(self) -> float:
         """Seconds before a failed authentication is answered: 1, 2, 4, …"""

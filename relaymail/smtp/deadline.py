@@ -14,7 +14,7 @@ class Deadline:
     no deadline lies, unless it is told not to mind.
     """
 
-    __slots__ = ("_at", "_expired", "_reactor", "_timer", "latest")
+    __slots__ = ("_at", "_expired", "_reactor", "_rings", "_timer", "latest")
 
     def __init__(self, reactor: Any, latest: float, expired: Callable[[], None]) -> None:
         self.latest = latest
@@ -22,13 +22,16 @@ class Deadline:
         self._expired = expired
         self._at = 0.0
         self._timer: Any = None
+        self._rings = 0.0
+        """When the timer does."""
 
     def within(self, seconds: float, *, capped: bool = True) -> None:
         """Set the deadline, ``seconds`` from now; ``capped``: not beyond :attr:`latest`."""
         now = self._reactor.seconds()
-        self._at = min(now + seconds, self.latest) if capped else now + seconds
-        if self._timer is None or self._timer.getTime() > self._at:
-            self._set(self._at - now)
+        at = now + seconds
+        self._at = at = self.latest if capped and at > self.latest else at
+        if self._timer is None or self._rings > at:
+            self._set(at - now)
 
     def cancel(self) -> None:
         """No deadline any more, for good."""
@@ -41,6 +44,7 @@ class Deadline:
     def _set(self, seconds: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._rings = self._at
         self._timer = self._reactor.callLater(max(seconds, 0.0), self._ring)
 
     def _ring(self) -> None:

@@ -47,6 +47,10 @@ LINGER: Final = 30.0
 LINGER_AT_STOP: Final = 2.0
 """The same while the host stops, which an idle client must not hold up."""
 
+# Looked up with every command
+_CONTENT: Final = Expects.CONTENT
+_TLS: Final = Expects.TLS
+
 _AUTH_COMMAND: Final = re.compile(rb"[Aa][Uu][Tt][Hh] ")
 
 
@@ -186,7 +190,7 @@ class ESMTPServer(Protocol):
         self._draining = True
         if self._closing or self._handshaking:
             self._deadline.within(LINGER_AT_STOP)
-        elif not self._busy and self.dialogue.expects is not Expects.CONTENT:
+        elif not self._busy and self.dialogue.expects is not _CONTENT:
             self._send(reply.SHUTTING_DOWN)
 
     def hurry(self) -> None:
@@ -218,8 +222,10 @@ class ESMTPServer(Protocol):
             return
         self._advancing = True
         try:
-            while self._may_go_on() and (
-                self._take_content() if self.dialogue.expects is Expects.CONTENT else self._take_line()
+            while (
+                self._at < len(self._buffer)
+                and not (self._busy or self._closing or self._output_blocked or self._content_blocked)
+                and (self._take_content() if self.dialogue.expects is _CONTENT else self._take_line())
             ):
                 pass
         finally:
@@ -231,9 +237,6 @@ class ESMTPServer(Protocol):
         if self._end_of_input and not (self._busy or self._content_blocked or self._output_blocked):
             self._close()
         self._regulate()
-
-    def _may_go_on(self) -> bool:
-        return not (self._busy or self._closing or self._output_blocked or self._content_blocked)
 
     def _take_line(self) -> bool:
         """Take one line from the buffer; false when none is complete."""
@@ -321,10 +324,8 @@ class ESMTPServer(Protocol):
         return reply.TEMPORARY
 
     def _take_content(self) -> bool:
-        """Take a slice of a message from the buffer; false when there is none."""
+        """Take a slice of a message from the buffer."""
         data = self._buffer[self._at : self._at + SLICE]
-        if not data:
-            return False
         self._at += len(data)
         waiting, rest = self.dialogue.content(data)
         if rest is not None:
@@ -347,7 +348,7 @@ class ESMTPServer(Protocol):
 
     def _settle(self, answer: Reply) -> None:
         """The reply of a command is known: send it, after the pause an error costs."""
-        if self.dialogue.expects is Expects.TLS:
+        if self.dialogue.expects is _TLS:
             self._start_tls()
             return
         pause = self.dialogue.count_error(answer)
@@ -371,7 +372,7 @@ class ESMTPServer(Protocol):
 
     def _finish(self, answer: Reply) -> None:
         self._send(answer)
-        if self.dialogue.expects is Expects.CONTENT:
+        if self.dialogue.expects is _CONTENT:
             self._begin_content()
             return
         if self.dialogue.data_refused and self._at < len(self._buffer):
@@ -471,17 +472,15 @@ class ESMTPServer(Protocol):
     def _await_input(self) -> None:
         """Begin to wait for what the client is to send next."""
         timeouts = self._policy.timeouts
-        match self.dialogue.expects:
-            case Expects.CONTENT:
-                slow = self._reactor.seconds() - self._content_began - MINUTE
-                too_slow = slow > 0 and self.dialogue.received < slow * timeouts.data_rate
-                self._deadline.within(0.0 if too_slow else timeouts.data_idle)
-            case Expects.AUTH_RESPONSE:
-                self._deadline.within(timeouts.auth_line)
-            case _:
-                self._deadline.within(
-                    timeouts.command_under_load if self._crowd.crowded else timeouts.command
-                )
+        expects = self.dialogue.expects
+        if expects is _CONTENT:
+            slow = self._reactor.seconds() - self._content_began - MINUTE
+            too_slow = slow > 0 and self.dialogue.received < slow * timeouts.data_rate
+            self._deadline.within(0.0 if too_slow else timeouts.data_idle)
+        elif expects is Expects.AUTH_RESPONSE:
+            self._deadline.within(timeouts.auth_line)
+        else:
+            self._deadline.within(timeouts.command_under_load if self._crowd.crowded else timeouts.command)
 
     def _expired(self) -> None:
         """The deadline has passed."""

@@ -40,6 +40,9 @@ SELECT set_config('synchronous_commit', 'on', false),
        set_config('idle_in_transaction_session_timeout', %s, false),
        CASE WHEN current_setting('server_version_num')::int >= 140000 AND version() LIKE '%%linux%%'
             THEN set_config('client_connection_check_interval', '2s', false) END,
+       -- A twentieth of what PostgreSQL does for a message is pglz on its text, where nobody said otherwise
+       (SELECT set_config(name, 'lz4', false) FROM pg_settings
+        WHERE name = 'default_toast_compression' AND 'lz4' = ANY (enumvals)),
        current_setting('fsync'), current_setting('full_page_writes'),
        current_setting('server_version_num')::int
 """

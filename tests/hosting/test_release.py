@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 
 from relaymail.hosting.release import Releaser

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID, uuid4
 
+from msgspec.structs import replace
 from twisted.internet.defer import maybeDeferred
 
 from relaymail.hosting.mailboxes import emails_for

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred, TimeoutError, gatherResults, maybeDeferred
 
 from relaymail.message.record import Record
