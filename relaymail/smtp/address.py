@@ -7,7 +7,7 @@ import ipaddress
 import re
 import unicodedata
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final
 
 import idna
@@ -16,6 +16,8 @@ LOCAL_PART_OCTETS: Final = 64
 DOMAIN_OCTETS: Final = 255
 PATH_OCTETS: Final = 256
 """Limits of RFC 5321 4.5.3.1.1 to 4.5.3.1.3; a path is counted with its angle brackets."""
+ADDRESSES_KEPT: Final = 4096
+"""Addresses that are remembered: at most some 4 MB."""
 
 _ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~-"
 # RFC 6531 has the C1 controls and Unicode's line ends as well: nobody's name, but some program's newline
@@ -44,6 +46,10 @@ class Address:
     domain: str
 
     def __str__(self) -> str:
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
         local = self.local
         if not local or local[0] == "." or local[-1] == "." or ".." in local or not _is_atoms(local):
             local = '"' + local.replace("\\", "\\\\").replace('"', '\\"') + '"'
@@ -86,13 +92,24 @@ def parse_path(text: str, *, utf8: bool = False) -> tuple[Address | None, str]:
     the address may be internationalized. Raises :exc:`AddressError`, :exc:`NonASCIIAddress`.
     """
     match = _PLAIN_PATH.match(text)
-    if match is not None and ".." not in match[0]:
-        local, domain = match.groups()
-        if local[0] != "." and local[-1] != "." and len(match[0]) <= PATH_OCTETS:
-            _check_lengths(local, domain)
-            _check_domain(domain)
-            return Address(local, domain), text[match.end() :]
+    if match is not None and len(match[0]) <= PATH_OCTETS:
+        address = _plain(match[1], match[2])
+        if address is not None:
+            return address, text[match.end() :]
     return _PathReader(text, utf8).path()
+
+
+@lru_cache(maxsize=ADDRESSES_KEPT)
+def _plain(local: str, domain: str) -> Address | None:
+    """An address without anything odd; ``None``: it has to be looked at more closely.
+
+    Senders and recipients come again and again, and so does what is worked out of them.
+    """
+    if local[0] == "." or local[-1] == "." or ".." in local or ".." in domain:
+        return None
+    _check_lengths(local, domain)
+    _check_domain(domain)
+    return Address(local, domain)
 
 
 def parse_mailbox(text: str, *, utf8: bool = True) -> Address:

@@ -40,7 +40,7 @@ Render = Callable[[LogEvent], str]
 
 def escape(text: str) -> str:
     """``text`` on one line: control characters and their kin as ``\\n``, ``\\x1b``, ``\\u2028``."""
-    return _UNSAFE.sub(_escaped, text)
+    return text if text.isprintable() else _UNSAFE.sub(_escaped, text)
 
 
 def _escaped(match: re.Match[str]) -> str:
@@ -135,7 +135,11 @@ def _level(event: LogEvent) -> str:
 
 
 def _logger(event: LogEvent) -> str:
-    namespace = str(event.get("log_namespace") or "-")
+    return _short(str(event.get("log_namespace") or "-"))
+
+
+@lru_cache(maxsize=256)
+def _short(namespace: str) -> str:
     return escape(namespace.removeprefix("relaymail.").replace(" ", "_"))
 
 
