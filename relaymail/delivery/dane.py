@@ -1,8 +1,8 @@
 """DANE for SMTP: whether a host has TLSA records that count, and which (RFC 7672).
 
 All that counts has been validated by a name server that we trust: the MX records, the host's address (or the
-alias that leads there), the TLSA records. What cannot be looked up is not taken for absent: whoever can suppress
-an answer could do away with the protection.
+alias that leads there), the TLSA records. What cannot be looked up is not taken for absent: whoever can
+suppress an answer could do away with the protection.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class Policy:
     """Patterns of host names, lower case; a leading ``*`` stands for one label. Empty only in mode none."""
 
     def names(self, host: str) -> bool:
-        """Whether ``host`` is one of the policy's (RFC 8461 4.1). Letter case and a last dot do not matter."""
+        """Whether ``host`` is one of the policy's (RFC 8461 4.1), in any case, with a last dot or not."""
         name = host.removesuffix(".").lower()
         _, dot, parent = name.partition(".")
         return name in self.mx or (bool(dot) and f"*.{parent}" in self.mx)

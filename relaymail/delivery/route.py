@@ -73,7 +73,7 @@ class Route:
     hosts: tuple[NextHost, ...]
     """In the order to try them, with at most :data:`MOST_ADDRESSES` addresses in all; never empty."""
     secure: bool = False
-    """Whether the MX records, or the lack of them, were validated (DNSSEC), as DANE needs it (RFC 7672 2.2.1)."""
+    """Whether the MX records, or the lack of them, were validated (DNSSEC); DANE needs it (RFC 7672 2.2)."""
     passed_over: tuple[str, ...] = ()
     """A sentence about each MX that is not among the hosts though it is in DNS."""
 
@@ -189,7 +189,7 @@ class Router:
         raise RouteFailed(550, "5.4.4", why)
 
     async def _by_relay(self, domain: str, relay: Relay) -> Route:
-        """Whatever is wrong with the relay is not the mail's fault: that waits until the operator has mended it."""
+        """Whatever is wrong with the relay is not the mail's fault, which waits until it has been mended."""
         address = literal_address(relay.host)
         if address is not None:
             found = HostAddresses(f"[{address}]", (address,), canonical=f"[{address}]")

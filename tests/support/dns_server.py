@@ -12,6 +12,7 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import dns.exception
@@ -302,12 +303,13 @@ class ThreadedDNSServer(Responder):
                 return
             if self._datagrams in ready:
                 wire, asker = self._datagrams.recvfrom(65535)
-                self._send(
-                    self.reply(wire, "udp"), lambda out, asker=asker: self._datagrams.sendto(out, asker)
-                )
+                self._send(self.reply(wire, "udp"), partial(self._tell, asker))
             if self._stream in ready:
                 connection, _ = self._stream.accept()
                 threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
+
+    def _tell(self, asker: Any, wire: bytes) -> None:
+        self._datagrams.sendto(wire, asker)
 
     def _converse(self, connection: socket.socket) -> None:
         connection.settimeout(10)
