@@ -281,11 +281,11 @@ async def test_a_message_in_doubt_is_remembered_and_its_resend_is_not_a_second_o
     proxied: tuple[Database, CuttingProxy], database: Database, tmp_path: Path
 ) -> None:
     client, proxy = proxied
-    store = MessageStore(client, reactor=reactor, run=maybeDeferred)
+    store = MessageStore(client, reactor=reactor, run=maybeDeferred, timeout=2.0)
     message = await record(PLAIN, tmp_path)
     proxy.silent_after = b"COMMIT"
     accepting = Deferred.fromCoroutine(store.accept(message))
-    accepting.addTimeout(1.0, reactor)
+    accepting.addTimeout(0.5, reactor)
     with pytest.raises(TimeoutError):
         await accepting
     assert await store.accept(again(message)) == message.id
