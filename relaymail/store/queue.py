@@ -1,9 +1,9 @@
-"""The queue of mail for other hosts, as its workers see it: claimed under a lease, settled once, never lost.
+"""The queue of mail for other hosts, as workers see it: claimed under a lease, settled once, never lost.
 
-A row is written by the transaction that stores its message. A worker claims rows for a while (the lease), keeps
-the lease alive while it works, and writes what became of them under the token of its claim: one that was too
-late, and whose row another has by now, changes nothing. What a killed worker had is due again when its lease
-ends. Any number of workers, processes and hosts may share a queue. All times are PostgreSQL's.
+A row is written by the transaction that stores its message. A worker claims rows for a while (the lease),
+keeps the lease alive while it works, and writes what became of them under the token of its claim: one that
+was too late, and whose row another has by now, changes nothing. What a killed worker had is due again when
+its lease ends. Any number of workers, processes and hosts may share a queue. All times are PostgreSQL's.
 
 How rows are chosen, so that no destination waits for another, is told in ``007_queue.sql``.
 """
@@ -59,8 +59,8 @@ AGAIN: Final = 1.0
 
 _CLAIM: Final = (
     # Not a SELECT to begin with: a claim whose answer was lost is not sent twice
-    "WITH claimed AS (SELECT * FROM relaymail.queue_claim(%s, %s, make_interval(secs => %s), %s, %s, %s::text[],"
-    " %s::text[])) SELECT * FROM claimed"
+    "WITH claimed AS (SELECT * FROM relaymail.queue_claim(%s, %s, make_interval(secs => %s), %s, %s,"
+    " %s::text[], %s::text[])) SELECT * FROM claimed"
 )
 _CLAIM_EXPIRED: Final = (
     "WITH claimed AS (SELECT * FROM relaymail.queue_claim_expired(%s, %s, make_interval(secs => %s), %s,"
@@ -75,16 +75,16 @@ _BEGIN: Final = (
     " %s::text[], %s::text[])) SELECT * FROM begun"
 )
 _SETTLE: Final = (
-    "WITH settled AS (SELECT relaymail.queue_settle(%s::bigint[], %s::uuid[], %s::text[], %s::text[], %s::text[],"
-    " %s::text[], %s::text[], %s::text[], %s::text[], %s::float8[], %s::text[], %s::boolean[], %s::float8[]))"
-    " SELECT * FROM settled"
+    "WITH settled AS (SELECT relaymail.queue_settle(%s::bigint[], %s::uuid[], %s::text[], %s::text[],"
+    " %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::float8[], %s::text[], %s::boolean[],"
+    " %s::float8[])) SELECT * FROM settled"
 )
 _GIVE_BACK: Final = (
     "WITH returned AS (SELECT relaymail.queue_give_back(%s::bigint[], %s::uuid[])) SELECT * FROM returned"
 )
 _BLOCK: Final = (
-    "WITH blocked AS (SELECT relaymail.queue_block(%s, %s, make_interval(secs => %s), make_interval(secs => %s)))"
-    " SELECT * FROM blocked"
+    "WITH blocked AS (SELECT relaymail.queue_block(%s, %s, make_interval(secs => %s),"
+    " make_interval(secs => %s))) SELECT * FROM blocked"
 )
 _UNBLOCK: Final = "WITH ended AS (SELECT relaymail.queue_unblock(%s)) SELECT * FROM ended"
 _REPAIR: Final = "WITH repaired AS (SELECT relaymail.queue_repair()) SELECT * FROM repaired"
@@ -93,7 +93,7 @@ _Transfer = tuple[Job, Sequence[int], str, str, str | None]
 
 
 class Queue:
-    """The queue. Every method raises :class:`~relaymail.store.database.DatabaseError`, unless it says otherwise.
+    """The queue. Every method raises :class:`~relaymail.store.database.DatabaseError`, if not told otherwise.
 
     :param owner: this host and process, as an operator should see it.
     :param crash: called with ``before-settle`` and ``after-settle``; tests kill the process there.
@@ -131,8 +131,8 @@ class Queue:
     ) -> list[Job]:
         """Claim up to ``limit`` rows that are due, from the destinations whose turn it is.
 
-        High priority goes first, and among equals the destination that has waited longest. The cost depends on
-        what is claimed, not on how much waits.
+        High priority goes first, and among equals the destination that has waited longest. The cost depends
+        on what is claimed, not on how much waits.
 
         :param share: rows of one destination (and priority) at most.
         :param lease: seconds.
@@ -169,9 +169,9 @@ class Queue:
     ) -> set[int]:
         """Note that the final dot is about to be sent, and return the ids of the rows that may be sent.
 
-        Those that another worker has by now, or that were held, cancelled or rerouted meanwhile, are not among
-        them. If this process ends before :meth:`settle`, they read "in doubt". Call it before the final dot or
-        BDAT LAST; where it raises, nothing may be sent. Many calls share a statement.
+        Those that another worker has by now, or that were held, cancelled or rerouted meanwhile, are not
+        among them. If this process ends before :meth:`settle`, they read "in doubt". Call it before the final
+        dot or BDAT LAST; where it raises, nothing may be sent. Many calls share a statement.
 
         :param ids: the recipients that the next host has accepted.
         """
@@ -201,8 +201,8 @@ class Queue:
     ) -> float:
         """Leave a destination alone whose hosts cannot be reached; returns for how many seconds.
 
-        It is ``first`` seconds, and twice as long each time in a row, up to ``longest``; then one row is claimed
-        (:attr:`Job.probe`). Its rows are not touched. What fails while it is blocked already does not count.
+        It is ``first`` seconds, and twice as long each time in a row, up to ``longest``; then one row is
+        claimed (:attr:`Job.probe`). Its rows are not touched. What fails while it is blocked does not count.
         """
         parameters = (destination, presentable(reason), first, longest)
         rows = await self._database.query("queue.block", _BLOCK, parameters)
@@ -214,8 +214,7 @@ class Queue:
         return bool(rows[0][0])
 
     async def repair(self) -> None:
-        """See to it that no queued row is without a lane: for what nobody foresaw, once at start and then now and
-        again."""
+        """See to it that no queued row is without a lane: for what nobody foresaw, at start and hourly."""
         await self._database.query("queue.repair", _REPAIR)
 
     def stop(self) -> None:
@@ -230,7 +229,7 @@ class Queue:
                 job.destination,
                 presentable(host),
                 presentable(address),
-                tls and presentable(tls),
+                _text(tls),
             )
             for job, ids, host, address, tls in transfers
             for id in ids
@@ -295,16 +294,20 @@ def _row(result: Settlement) -> tuple[object, ...]:
         result.token,
         result.verdict,
         presentable(result.status),
-        None if result.reply is None else presentable(result.reply),
-        None if result.host is None else presentable(result.host),
-        None if result.address is None else presentable(result.address),
-        None if result.tls is None else presentable(result.tls),
+        _text(result.reply),
+        _text(result.host),
+        _text(result.address),
+        _text(result.tls),
         presentable(result.phase),
         result.delay,
         result.owes,
         result.in_doubt,
         result.seconds,
     )
+
+
+def _text(text: str | None) -> str | None:
+    return None if text is None else presentable(text)
 
 
 def _columns(rows: Iterable[Sequence[object]], width: int) -> tuple[list[object], ...]:

@@ -116,7 +116,7 @@ class Debt:
     """A report that is owed to the sender of a message."""
 
     dsn_id: UUID
-    """The id to store the report under: the same each time this debt is asked for, so that it is stored once."""
+    """The id to store the report under: the same each time this debt is asked for, so that there is one."""
     message_id: UUID
     reverse_path: str
     parameters: Mapping[str, str | None]
@@ -129,8 +129,8 @@ class Debt:
 
 
 def jobs(rows: Sequence[tuple[Any, ...]], token: UUID) -> list[Job]:
-    """Jobs of rows of ``relaymail.claimed``, in their order, each with as many recipients as one transaction may
-    have."""
+    """Jobs of rows of ``relaymail.claimed``, in their order, each with as many recipients as one transaction
+    may have."""
     made: list[Job] = []
     for _, group in groupby(rows, key=lambda row: (row[1], row[5], row[6], row[11])):
         same = list(group)

@@ -1,4 +1,4 @@
-"""Texts of other hosts, as the queue keeps them: clipped, and without what a column or a terminal cannot take."""
+"""Texts of other hosts, as the queue keeps them: clipped, and fit for a column and for a terminal."""
 
 from __future__ import annotations
 

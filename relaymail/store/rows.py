@@ -5,6 +5,7 @@ Ids and times go in as text that is cheap to make: digits of an id, ISO 8601. A 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -17,6 +18,7 @@ from relaymail.message.ids import random_id
 from relaymail.message.record import MailboxEmail, MailboxRecipient, Record
 from relaymail.message.summary import Attachment, summarize
 
+_PRIORITY: Final = re.compile("-?[0-9]")
 PART_OCTETS: Final = 512 * 1024
 """Octets of a part of the raw message, or of an attachment on its way."""
 
@@ -34,6 +36,17 @@ _RECIPIENT: Final = (
 )
 _EVENT: Final = ("INSERT INTO relaymail.event (message_id, kind) VALUES ", "(%s,%s)")
 _OUTBOX: Final = ("INSERT INTO relaymail.outbox (message_id, email_id, payload) VALUES ", "(%s,%s,%s)")
+
+# A time before now is that of a clock that is wrong
+_QUEUE: Final = (
+    "INSERT INTO relaymail.queue (message_id, n, recipient, destination, priority, queued_at, due_at)"
+    " VALUES ",
+    "(%s,%s,%s,%s,%s,greatest(now(),%s::timestamptz),greatest(now(),%s::timestamptz))",
+)
+_ARRIVAL: Final = (
+    "INSERT INTO relaymail.arrival (destination, priority, due_at) VALUES ",
+    "(%s,%s,greatest(now(),%s::timestamptz))",
+)
 
 _EMAIL_INTO: Final = (
     'INSERT INTO public."Emails" ("Id", "MessageId", "FromAddress", "FromDisplayName", "Subject", "TextBody",'
@@ -93,6 +106,7 @@ class Rows:
     check_users: bool = False
     """Whether a local user may be gone by now."""
     _tables: dict[Insert, list[Sequence[object]]] = field(default_factory=dict)
+    _arrivals: set[tuple[str, int, str | None]] = field(default_factory=set)
 
     def add(self, record: Record, *, raw: bytes | None, attachments: Sequence[bytes] | None) -> None:
         """Add all rows of a record. ``raw`` and ``attachments`` are ``None`` where their bytes come later."""
@@ -104,6 +118,8 @@ class Rows:
         for n, recipient in enumerate(record.envelope.recipients):
             parameters = _json(recipient.parameters)
             self._row(_RECIPIENT, (message_id, n, recipient.address, _text(recipient.user_id), parameters))
+            if recipient.destination is not None:
+                self._queue(record, n, recipient.address, recipient.destination)
         self._row(_EVENT, (message_id, "accepted"))
         for email in record.emails:
             self._email(record, email)
@@ -116,6 +132,16 @@ class Rows:
         self._row(_EVENT, (record.id.hex, "released"))
         for email in record.emails:
             self._email(record, email)
+
+    def _queue(self, record: Record, n: int, address: str, destination: str) -> None:
+        """A recipient elsewhere. One arrival lets a claim know of all that is here for a destination."""
+        due = None if record.release_at is None else record.release_at.isoformat()
+        urgency = priority(record.envelope.parameters)
+        self._row(_QUEUE, (record.id.hex, n, address, destination, urgency, due, due))
+        arrival = (destination, urgency, due)
+        if arrival not in self._arrivals:
+            self._arrivals.add(arrival)
+            self._row(_ARRIVAL, arrival)
 
     def _attachment(self, record: Record, attachment: Attachment, content: bytes) -> None:
         """An attachment of every row of ``Emails``; its content travels once."""
@@ -189,6 +215,8 @@ _ORDER: Final = (
     _ATTACHMENT,
     _ATTACHMENT_COPY,
     _OUTBOX,
+    _QUEUE,
+    _ARRIVAL,
 )
 
 
@@ -218,6 +246,12 @@ def _message(record: Record) -> tuple[object, ...]:
         record.added_sender,
         record.release_at,
     )
+
+
+def priority(parameters: Mapping[str, str | None]) -> int:
+    """MT-PRIORITY (RFC 6710) of a message: -9 to 9, 0 where it has none."""
+    value = parameters.get("MT-PRIORITY")
+    return int(value) if value and _PRIORITY.fullmatch(value) else 0
 
 
 def notification(record: Record, email: MailboxEmail) -> str:
