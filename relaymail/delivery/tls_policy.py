@@ -191,7 +191,7 @@ class TLSPolicies:
         :raises HostRefused: anyone may have put that name into DNS.
         """
         if not await self._is_vouched_for(route, host):
-            why = f"REQUIRETLS: neither DNSSEC nor MTA-STS says that {host.name} is a host of {route.destination}"
+            why = f"REQUIRETLS: {host.name} is no proven host of {route.destination} (DNSSEC, MTA-STS)"
             raise HostRefused(550, "5.7.30", why)
         if found.requirement.mode in (TLSMode.VERIFIED, TLSMode.DANE):
             return found
