@@ -13,8 +13,8 @@ from relaymail.store.dkim import DkimKeys
 
 log = Logger()
 
-INLINE_OCTETS: Final = 64 * 1024
-"""What is larger is hashed in a thread: the worst text takes the reactor a few ms per 64 KB."""
+PIECE: Final = 64 * 1024
+"""Octets hashed at once, 0.2 ms or at worst 5 ms: what is larger is hashed in a thread, piece by piece."""
 
 
 class Signer:
@@ -44,21 +44,16 @@ class Signer:
         parts = _parts(form)
         try:
             async for part in parts:
-                if len(part) <= INLINE_OCTETS:
+                if len(part) <= PIECE:
                     reading.feed(part)
                 else:
-                    await self._run(reading.feed, part)
+                    await self._run(_feed, reading, part)
                 if reading.header_read and not await self._signs_for(reading.domain):
                     return b""
             reading.finish()
             if reading.domain is None:
                 return b""
-            keys = await self._keys.of(reading.domain)
-            at = int(self._now().timestamp())
-            if all(key.quick for key in keys):
-                return reading.sign(keys, at)
-            made: bytes = await self._run(reading.sign, keys, at)
-            return made
+            return reading.sign(await self._keys.of(reading.domain), int(self._now().timestamp()))
         except Unsignable as error:
             log.warn("A message of {domain} is sent unsigned: {why}", domain=reading.domain, why=str(error))
             return b""
@@ -67,6 +62,11 @@ class Signer:
 
     async def _signs_for(self, domain: str | None) -> bool:
         return domain is not None and bool(await self._keys.of(domain))
+
+
+def _feed(reading: SignedForm, part: bytes) -> None:
+    for start in range(0, len(part), PIECE):
+        reading.feed(part[start : start + PIECE])
 
 
 async def _parts(form: AsyncIterable[bytes] | Iterable[bytes]) -> AsyncGenerator[bytes, None]:

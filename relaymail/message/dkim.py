@@ -103,8 +103,9 @@ class SignedForm:
     def sign(self, keys: Sequence[SigningKey], at: int) -> bytes:
         """The ``DKIM-Signature:`` fields, one for each key in its order, each line ended with CRLF.
 
-        Behind :meth:`finish`. ``at`` is the time in seconds since 1970. An RSA key of 2048 bits takes 0.6 ms,
-        one of 4096 bits 3 ms. ``b""`` without keys, and where the message has no From: to be signed.
+        Behind :meth:`finish`. ``at`` is the time in seconds since 1970. An RSA key of 2048 bits takes 0.8 ms,
+        one of 4096 bits 5 ms, Ed25519 0.05 ms, and no thread runs beside it: the library holds Python's lock.
+        ``b""`` without keys, and where the message has no From: to be signed.
         """
         if b"from" not in self._fields or not keys:
             return b""

@@ -15,12 +15,12 @@ Algorithm = Literal["rsa", "ed25519"]
 ALGORITHMS: Final[tuple[Algorithm, ...]] = ("rsa", "ed25519")
 
 RSA_BITS: Final = 2048
-"""What a new key has. 1024 is what RFC 8301 3.2 allows at least, and 4096 more than some verifiers take."""
+"""What a new key has: RFC 8301 3.2 asks for no less, and every verifier takes it."""
 SMALLEST_RSA: Final = 1024
+LARGEST_RSA: Final = 4096
+"""What RFC 8301 3.2 allows, and more than that takes too long to sign with."""
 STRING_OCTETS: Final = 255
 """Octets of a character-string of a TXT record (RFC 1035 3.3)."""
-QUICK_RSA: Final = 2048
-"""Bits of an RSA key that signs in well under a millisecond."""
 
 _SELECTOR: Final = re.compile(
     r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*"
@@ -49,11 +49,6 @@ class SigningKey:
         """The first half of ``a=``."""
         return "rsa" if isinstance(self.private, rsa.RSAPrivateKey) else "ed25519"
 
-    @property
-    def quick(self) -> bool:
-        """Whether it signs in less than a millisecond, so that a reactor need not shun it."""
-        return not isinstance(self.private, rsa.RSAPrivateKey) or self.private.key_size <= QUICK_RSA
-
     def sign(self, digest: bytes) -> bytes:
         """The signature of a SHA-256 digest (RFC 6376 3.3.1); Ed25519 takes it for a text (RFC 8463 3)."""
         if isinstance(self.private, rsa.RSAPrivateKey):
@@ -74,7 +69,7 @@ def new_key(algorithm: Algorithm) -> bytes:
 
 
 def read_key(pem: bytes, domain: str, selector: str) -> SigningKey:
-    """The key in ``pem`` (PKCS #8 or PKCS #1). Takes some milliseconds.
+    """The key in ``pem`` (PKCS #8 or PKCS #1). Takes up to 100 ms: use it in a thread.
 
     :raises KeyProblem: it holds no usable private key.
     """
@@ -85,8 +80,8 @@ def read_key(pem: bytes, domain: str, selector: str) -> SigningKey:
     except (ValueError, UnsupportedAlgorithm):
         raise KeyProblem("it holds no private key in PEM form") from None
     if isinstance(private, rsa.RSAPrivateKey):
-        if private.key_size < SMALLEST_RSA:
-            raise KeyProblem(f"an RSA key of {private.key_size} bits is too short: verifiers want {RSA_BITS}")
+        if not SMALLEST_RSA <= private.key_size <= LARGEST_RSA:
+            raise KeyProblem(f"it is an RSA key of {private.key_size} bits; verifiers want {RSA_BITS}")
     elif not isinstance(private, ed25519.Ed25519PrivateKey):
         raise KeyProblem("it is neither an RSA nor an Ed25519 key")
     return SigningKey(domain, selector, private)
