@@ -21,9 +21,7 @@ from relaymail.store.database import Database, DatabaseError, DatabaseUnavailabl
 from relaymail.store.group_commit import GroupCommit
 from relaymail.store.queue_rows import (
     Action,
-    Debt,
     Job,
-    OwedRecipient,
     QueuedRecipient,
     Settlement,
     Verdict,
@@ -34,9 +32,7 @@ from relaymail.store.queue_text import bare, presentable
 __all__ = [
     "CHANNEL",
     "Action",
-    "Debt",
     "Job",
-    "OwedRecipient",
     "Queue",
     "QueuedRecipient",
     "Settlement",

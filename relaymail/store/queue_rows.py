@@ -90,44 +90,6 @@ class Settlement:
     """How long the try took."""
 
 
-@dataclass(frozen=True, slots=True)
-class OwedRecipient:
-    """A recipient of whom something is to be reported."""
-
-    id: int
-    n: int
-    address: str
-    parameters: Mapping[str, str | None]
-    """RCPT parameters by upper-case name: ORCPT, NOTIFY."""
-    action: Action
-    status: str | None
-    reply: str | None
-    """The next host's exact reply, or why there was none."""
-    host: str | None
-    destination: str
-    attempts: int
-    queued_at: datetime
-    last_at: datetime | None
-    """When it was tried last."""
-
-
-@dataclass(frozen=True, slots=True)
-class Debt:
-    """A report that is owed to the sender of a message."""
-
-    dsn_id: UUID
-    """The id to store the report under: the same each time this debt is asked for, so that there is one."""
-    message_id: UUID
-    reverse_path: str
-    parameters: Mapping[str, str | None]
-    """MAIL parameters by upper-case name: RET, ENVID, SMTPUTF8."""
-    received_at: datetime
-    size: int
-    listener: str
-    login_user_id: UUID | None
-    recipients: tuple[OwedRecipient, ...]
-
-
 def jobs(rows: Sequence[tuple[Any, ...]], token: UUID) -> list[Job]:
     """Jobs of rows of ``relaymail.claimed``, in their order, each with as many recipients as one transaction
     may have."""

@@ -26,7 +26,7 @@ CREATE TABLE relaymail.queue (
     finished_at  timestamptz,
     owed_dsn     text CHECK (owed_dsn IN ('failed', 'delayed', 'delivered', 'relayed', 'expanded')),
                                              -- the Action field (RFC 3464 2.3.3) of a report not yet made
-    dsn_id       uuid,                       -- the id that report is stored under
+    dsn_id       uuid,                       -- the id that report is, or was, stored under
     dsn_due_at   timestamptz,                -- someone is making it until then
     UNIQUE (message_id, n)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 5000,
@@ -311,7 +311,8 @@ BEGIN
     INSERT INTO relaymail.arrival (destination, priority, due_at)
     SELECT DISTINCT q.destination, q.priority, now() + p_lease FROM relaymail.queue AS q WHERE q.id = ANY (all_ids);
     RETURN QUERY SELECT * FROM relaymail.queue_lease(
-        coalesce(all_ids, '{}'), array_fill(false, ARRAY[coalesce(cardinality(all_ids), 0)]), p_token, p_owner, p_lease);
+        coalesce(all_ids, '{}'), array_fill(false, ARRAY[coalesce(cardinality(all_ids), 0)]), p_token, p_owner,
+        p_lease);
 END
 $$;
 
@@ -416,7 +417,11 @@ SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SE
         UPDATE relaymail.queue AS q SET lease_token = NULL, due_at = now()
           FROM unnest(p_ids, p_tokens) AS mine (id, token)
          WHERE q.id = mine.id AND q.lease_token = mine.token AND q.state IN ('queued', 'held', 'cancelled')
-        RETURNING q.id, q.state, q.destination, q.priority
+        RETURNING q.id, q.state, q.destination, q.priority, q.attempts
+    ), forgotten AS (
+        -- begun and then not sent after all
+        DELETE FROM relaymail.attempt AS a USING returned AS r
+         WHERE a.queue_id = r.id AND a.number = r.attempts + 1 AND a.outcome IS NULL
     ), arrived AS (
         INSERT INTO relaymail.arrival (destination, priority, due_at)
         SELECT DISTINCT destination, priority, now() FROM returned WHERE state = 'queued'
@@ -481,7 +486,11 @@ BEGIN
            SET due_at = now(), state = 'queued',
                queued_at = CASE WHEN q.state = 'queued' THEN q.queued_at ELSE now() END,
                warned_at = CASE WHEN q.state = 'queued' THEN q.warned_at END,
-               finished_at = NULL
+               finished_at = NULL,
+               -- a report of a failure that is not made yet is not true any more
+               owed_dsn = CASE WHEN q.state = 'queued' THEN q.owed_dsn END,
+               dsn_due_at = CASE WHEN q.state = 'queued' THEN q.dsn_due_at END,
+               dsn_id = CASE WHEN q.state = 'queued' OR q.owed_dsn IS NULL THEN q.dsn_id END
           FROM wanted
          WHERE q.id = wanted.id AND (q.lease_token IS NULL OR q.due_at <= now())
            AND q.state IN ('queued', 'failed', 'cancelled')
@@ -538,7 +547,8 @@ CREATE FUNCTION relaymail.queue_cancel(p_ids bigint[], p_reason text DEFAULT NUL
                last_status = CASE WHEN p_reason IS NULL THEN q.last_status ELSE '5.7.1' END,
                last_reply = coalesce(p_reason, q.last_reply),
                last_host = CASE WHEN p_reason IS NULL THEN q.last_host END,
-               owed_dsn = CASE WHEN p_reason IS NOT NULL THEN 'failed' END, dsn_id = NULL, dsn_due_at = NULL
+               owed_dsn = CASE WHEN p_reason IS NOT NULL THEN 'failed' END, dsn_due_at = NULL,
+               dsn_id = CASE WHEN p_reason IS NULL AND q.owed_dsn IS NULL THEN q.dsn_id END
           FROM wanted WHERE q.id = wanted.id
         RETURNING 1
     )
