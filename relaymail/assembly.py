@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any
 
 from relaymail.dns import Resolver
-from relaymail.health import HealthMonitor
+from relaymail.health import Activity, HealthMonitor, StatusDesk
 from relaymail.health.checks import (
     certificate_check,
     connection_pool_check,
@@ -187,6 +188,35 @@ def health_monitor(
         clock=reactor,
         record=metrics.check_finished,
     )
+
+
+def status_desk(
+    settings: Settings, monitor: HealthMonitor, activity: Activity, metrics: Metrics, *, reactor: Any
+) -> StatusDesk:
+    """What knows everything that the status page shows."""
+    return StatusDesk(
+        monitor,
+        activity,
+        metrics,
+        server=settings.smtp.server_name,
+        version=version("relaymail"),
+        clock=reactor,
+    )
+
+
+def watch(metrics: Metrics, database: Database, tls: Callable[[], ServerTLS | None]) -> None:
+    """Have the metrics look at what is there anyhow when somebody collects them."""
+
+    def pool() -> tuple[int, int, int, int]:
+        usage = database.usage
+        return usage.active, usage.open, usage.maximum, usage.waiting
+
+    def certificate() -> float | None:
+        source = tls()
+        return None if source is None else source.facts.not_after.timestamp()
+
+    metrics.watch_pool(pool)
+    metrics.watch_certificate(certificate)
 
 
 def _limit(value: int) -> int:

@@ -19,7 +19,7 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 
 from relaymail import assembly, demo
-from relaymail.health import HealthMonitor, HealthServer
+from relaymail.health import Activity, HealthMonitor, HealthServer, outbox_depth
 from relaymail.hosting.authenticator import Authenticator
 from relaymail.hosting.limit_desk import LimitDesk
 from relaymail.hosting.release import Releaser
@@ -137,17 +137,26 @@ class Host(Service):
         spool = await self._run(self._make_folders)
         self._start_tls()
         parameters = await self._start_postgres()
-        database = Database(parameters, reactor=self._reactor, size=self._pool_size())
+        metrics = telemetry.metrics
+        database = Database(
+            parameters,
+            reactor=self._reactor,
+            size=self._pool_size(),
+            observe=metrics.database_called,
+            waited=metrics.pool_waited,
+        )
         database.start()
         self._database = database
         self._stops.append(("database", database.stop))
-        store = MessageStore(database, reactor=self._reactor, run=self._run, crash=self._crash)
+        store = MessageStore(
+            database, reactor=self._reactor, run=self._run, stored=metrics.batch_stored, crash=self._crash
+        )
         accounts = Accounts(database, clock=self._reactor)
         authenticator = self._start_authenticator(accounts, database)
         keys = ScramKeys(database)
         self._scram = ScramOffer(keys, reactor=self._reactor)
         self._stops.append(("SCRAM", self._scram.stop))
-        notifier = self._start_notifier(database, telemetry.metrics)
+        notifier = self._start_notifier(database, metrics)
         self._start_retention(database)
         room = Room(spool, lambda: store.longest_wait, reactor=self._reactor, run=self._run)
         room.start()
@@ -159,14 +168,14 @@ class Host(Service):
             authenticator,
             keys,
             store,
-            telemetry.metrics,
+            metrics,
             reactor=self._reactor,
             run=self._run,
             room=room.refusal,
             stored=notifier.hint,
         )
         self._start_limits(database, hosting)
-        monitor = self._start_health(database, telemetry.metrics)
+        monitor = self._start_health(database, metrics)
         self._preparing = Deferred.fromCoroutine(self._prepare(database, notifier, releaser))
         self._preparing.addErrback(self._failed_to_start)
         self._stops.append(("preparation", self._stop_preparing))
@@ -174,7 +183,7 @@ class Host(Service):
             # Ours is there in a moment; clients wait for the greeting rather than be sent away
             await self._preparing
         await self._listeners.open(
-            lambda listener: self._surroundings(listener, hosting, telemetry.metrics, spool), self._not_ready
+            lambda listener: self._surroundings(listener, hosting, metrics, spool), self._not_ready
         )
         self._stops.append(("listeners", self._listeners.stop))
         monitor.start()
@@ -305,14 +314,19 @@ class Host(Service):
             probes=self._probes,
             reactor=self._reactor,
         )
+        activity = Activity(metrics, [outbox_depth(database, metrics)], reactor=self._reactor)
+        desk = assembly.status_desk(settings, monitor, activity, metrics, reactor=self._reactor)
         url = settings.health_check.url
-        server = HealthServer(monitor, url.host, url.port, reactor=self._reactor)
+        server = HealthServer(monitor, url.host, url.port, reactor=self._reactor, desk=desk, metrics=metrics)
         try:
             server.start()
         except CannotListenError as error:
             why = f"HealthCheck:Url: cannot listen on {url}: {error.socketError}"
             raise StartError(why, EX_UNAVAILABLE) from error
         self._stops.append(("health port", server.stop))
+        activity.start()
+        self._stops.append(("activity", _awaited(activity.stop)))
+        assembly.watch(metrics, database, lambda: self._tls)
         return monitor
 
     async def _prepare(self, database: Database, notifier: Notifier, releaser: Releaser) -> None:

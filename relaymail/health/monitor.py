@@ -9,6 +9,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
+from relaymail.health.history import CheckHistory
 from relaymail.health.result import CheckReport, HealthCheck, Report, Status
 from relaymail.health.runner import CheckRunner
 
@@ -71,6 +72,9 @@ class HealthMonitor:
         self._stopping = False
         self.latest: dict[str, CheckReport] = {}
         """The last report of each check that has run."""
+        self.history = {name: CheckHistory(clock) for name in names}
+        """The last hours of each check."""
+        self._looked_at = 0.0
 
     def start(self) -> None:
         """Begin to look every :data:`INTERVAL`, now for the first time."""
@@ -92,6 +96,16 @@ class HealthMonitor:
         """The report of the checks that decide whether mail should come here."""
         return await self._report([self._runners[name] for name in self._ready if name in self._runners])
 
+    async def recent(self) -> tuple[Report, float]:
+        """The last report of each check, and how many seconds ago the last of them was made.
+
+        Costs nothing, but for the very first time.
+        """
+        if len(self.latest) < len(self._runners):
+            await self.full()
+        checks = tuple(self.latest[name] for name in self._runners if name in self.latest)
+        return Report(checks), self._clock.seconds() - self._looked_at
+
     async def _report(self, runners: Sequence[CheckRunner]) -> Report:
         began = self._clock.seconds()
         waiting = [runner.report() for runner in runners]
@@ -105,6 +119,8 @@ class HealthMonitor:
         if self._stopping:
             return
         self.latest[report.name] = report
+        self._looked_at = self._clock.seconds()
+        self.history[report.name].note(report.result.status, report.duration)
         if self._record is not None:
             self._record(report.name, report.result.status.severity, report.duration)
         before, now = self._states[report.name], report.result.status

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from importlib.metadata import version
 from typing import Any
 
 from twisted.internet.error import CannotListenError
@@ -13,7 +14,10 @@ from twisted.web.http import HTTPChannel
 from twisted.web.server import Site
 
 from relaymail.health.monitor import HealthMonitor
+from relaymail.health.pages import pages
 from relaymail.health.resource import HealthRequest, HealthResource
+from relaymail.health.status import StatusDesk
+from relaymail.telemetry import Metrics
 
 IDLE = 30.0
 """Seconds after which an idle connection is closed."""
@@ -42,9 +46,9 @@ class _HealthSite(Site):
     noisy = False
     protocol = _HealthChannel  # type: ignore[assignment]
 
-    def __init__(self, monitor: HealthMonitor) -> None:
+    def __init__(self, resource: HealthResource) -> None:
         super().__init__(  # type: ignore[no-untyped-call]
-            HealthResource(monitor), HealthRequest, parsePOSTFormSubmission=False, timeout=IDLE
+            resource, HealthRequest, parsePOSTFormSubmission=False, timeout=IDLE
         )
         self.channels: set[_HealthChannel] = set()
 
@@ -53,15 +57,27 @@ class _HealthSite(Site):
 
 
 class HealthServer:
-    """Serves a monitor's reports over plain HTTP.
+    """Serves a monitor's reports, the status page and the metrics over plain HTTP.
 
     :param host: ``localhost``, an IP address, or ``None`` for all interfaces; IPv6 takes part where there is
         any.
     :param port: 0 is any free one.
+    :param desk: knows what the status page shows; without it there is none.
+    :param metrics: for ``/metrics``; without them there is none.
     """
 
-    def __init__(self, monitor: HealthMonitor, host: str | None, port: int, *, reactor: Any) -> None:
-        self._site = _HealthSite(monitor)
+    def __init__(
+        self,
+        monitor: HealthMonitor,
+        host: str | None,
+        port: int,
+        *,
+        reactor: Any,
+        desk: StatusDesk | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        found = pages(monitor, desk, metrics, version=version("relaymail"), reactor=reactor)
+        self._site = _HealthSite(HealthResource(found))
         self._host = host
         self._port = port
         self._reactor = reactor

@@ -40,6 +40,7 @@ class Database:
     :param statement_timeout: seconds a call may take unless it says otherwise, waiting included; the server
         ends a statement after the same time.
     :param observe: called with the name, the seconds and the failure of each statement and transaction.
+    :param waited: called with the seconds that one of them had to wait for a connection.
     """
 
     def __init__(
@@ -51,12 +52,13 @@ class Database:
         connect_timeout: float = 5.0,
         statement_timeout: float = 30.0,
         observe: Observe | None = None,
+        waited: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self._reactor = reactor
         self._limit = statement_timeout
         self._observe = observe
         dialer = Dialer(parameters, reactor, connect_timeout, statement_timeout)
-        self._pool = Pool(dialer, reactor, size)
+        self._pool = Pool(dialer, reactor, size, waited)
         self._listener = Listener(dialer, reactor, connect_timeout)
 
     def start(self) -> None:

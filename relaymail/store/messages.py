@@ -38,6 +38,7 @@ class MessageStore:
 
     :param run: runs a function in a thread and returns a Deferred.
     :param timeout: seconds for one batch.
+    :param stored: called behind each commit with the number of messages in it.
     :param crash: called at ``before-insert``, ``before-commit`` and ``after-commit``; tests kill the process
     there.
     """
@@ -49,12 +50,14 @@ class MessageStore:
         reactor: Any,
         run: Callable[..., Any],
         timeout: float = BATCH_TIMEOUT,
+        stored: Callable[[int], None] = lambda messages: None,
         crash: Callable[[str], None] = lambda point: None,
     ) -> None:
         self._database = database
         self._reactor = reactor
         self._run = run
         self._timeout = timeout
+        self._stored = stored
         self._crash = crash
         self._group: GroupCommit[Record, UUID] = GroupCommit(
             self._commit, lambda record: record.content.size, reactor.seconds
@@ -191,6 +194,7 @@ class MessageStore:
             "messages.accept", body, timeout=self._timeout, before_commit=lambda: self._crash("before-commit")
         )
         self._crash("after-commit")
+        self._stored(len(records))
 
     async def _attachments(self, record: Record, raw: bytes) -> list[bytes]:
         """The contents of the attachments; in a thread where the reactor would have to wait for them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,12 +33,17 @@ class Pool:
 
     One is always kept open or being opened, so that it is known whether the server is there. A loss and a
     recovery are one line each in the log, however many connections they concern.
+
+    :param waited: called with the seconds that somebody had to wait for a connection, with success or not.
     """
 
-    def __init__(self, dialer: Dialer, reactor: Any, size: int) -> None:
+    def __init__(
+        self, dialer: Dialer, reactor: Any, size: int, waited: Callable[[float], None] = lambda seconds: None
+    ) -> None:
         self._dialer = dialer
         self._reactor = reactor
         self._size = size
+        self._waited = waited
         self.running = False
         self._open: set[Connection] = set()
         self._idle: list[Connection] = []
@@ -87,6 +93,7 @@ class Pool:
         return connection
 
     async def _wait(self, deadline: float) -> Connection:
+        began = self._reactor.seconds()
         if not self.running:
             raise DatabaseUnavailable("the database client is not running")
         if self.refused is not None and not self._open:
@@ -98,6 +105,7 @@ class Pool:
         try:
             return await waiter
         finally:
+            self._waited(self._reactor.seconds() - began)
             if timer.active():
                 timer.cancel()
 

@@ -86,20 +86,19 @@ class Metrics:
         self.batches = Histogram(
             "store.batch.size", "{message}", "Messages made durable by one transaction", SIZES
         )
-        self.batch_seconds = Histogram(
-            "store.batch.duration", "s", "Time of a transaction that makes messages durable", SECONDS
-        )
+        operation = ("operation",)
         self.calls = Histogram(
             "db.client.operation.duration",
             "s",
-            "Time of a statement or transaction, with waiting",
+            "Time of a statement or transaction, waiting for a connection included",
             SECONDS,
+            operation,
         )
         self.call_failures = Counter(
             "db.client.operation.failures",
             "{operation}",
-            "Those that failed",
-            ("operation",),
+            "Statements and transactions that failed",
+            operation,
         )
         self.pool_waits = Histogram(
             "db.client.connection.wait_time",
@@ -198,18 +197,18 @@ class Metrics:
         """A message was answered ``seconds`` after its last byte, whatever the answer was."""
         self.processing.record(seconds * 1000, (listener,))
 
-    def batch_stored(self, messages: int, seconds: float) -> None:
-        """One transaction made so many messages durable, or failed to."""
+    def batch_stored(self, messages: int) -> None:
+        """One transaction made so many messages durable."""
         self.batches.record(messages)
-        self.batch_seconds.record(seconds)
 
     # The database
 
     def database_called(self, operation: str, seconds: float, failure: BaseException | None) -> None:
         """A statement or transaction ended; ``operation`` is its name in the program."""
-        self.calls.record(seconds)
+        labels = (operation,)
+        self.calls.record(seconds, labels)
         if failure is not None:
-            self.call_failures.add(1, (operation,))
+            self.call_failures.add(1, labels)
 
     def pool_waited(self, seconds: float) -> None:
         """Somebody had to wait so long for a database connection."""

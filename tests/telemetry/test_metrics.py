@@ -122,7 +122,7 @@ def test_everything_else_has_a_number_too() -> None:
     metrics.unexpected_error()
     metrics.auth_attempted("submission")
     metrics.auth_failed("submission")
-    metrics.batch_stored(5, 0.01)
+    metrics.batch_stored(5)
     metrics.database_called("outbox.claim", 0.002, None)
     metrics.database_called("outbox.claim", 0.002, ValueError())
     metrics.pool_waited(0.5)
@@ -153,13 +153,12 @@ def test_everything_else_has_a_number_too() -> None:
     assert {key: found[key] for key in counts} == counts
     for name, total in (
         ("store.batch.size", 5),
-        ("store.batch.duration", 0.01),
         ("db.client.operation.duration", 0.004),
         ("db.client.connection.wait_time", 0.5),
         ("delivery.duration", 1.5),
         ("reactor.lag", 0.003),
     ):
-        buckets = found[name, ()]
+        buckets = found[name, ("outbox.claim",) if "operation" in name else ()]
         assert isinstance(buckets, Buckets)
         assert buckets.total == pytest.approx(total)
 
