@@ -2,8 +2,8 @@
 
 Body parts that need it are encoded anew, text in quoted-printable, the rest in base64, and their
 Content-Transfer-Encoding says so; containers lose theirs. Multiparts and attached messages are gone into.
-Header fields stay as they are. The result depends on the bytes alone, not on how they are cut, so that a message
-can be read twice, to be signed and to be sent.
+Header fields stay as they are. The result depends on the bytes alone, not on how they are cut, so that a
+message can be read twice, to be signed and to be sent.
 """
 
 from __future__ import annotations

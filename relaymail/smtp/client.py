@@ -8,139 +8,94 @@
     outcomes = await connection.send(mail, body, before_dot)    # one for each recipient
     connection.quit()
 
-Nothing that a host does raises anything else than :exc:`ConnectFailed`; behind that, it is an outcome.
+Whatever a host does is a :exc:`ConnectFailed`, or, behind that, an outcome.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from ipaddress import ip_address
+from typing import Any, Final, cast
 
-from relaymail.smtp.client_mail import Mail, MailRecipient, Needs, Outcome, Phase
+from twisted.internet import error as network
+from twisted.internet.defer import CancelledError
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.protocol import Factory
+
+from relaymail.smtp.client_capabilities import Capabilities
+from relaymail.smtp.client_dane import TLSARecord
+from relaymail.smtp.client_envelope import plan
+from relaymail.smtp.client_errors import Broken, ConnectFailed, Interrupted
+from relaymail.smtp.client_mail import Conversion, Mail, MailRecipient, Needs, Outcome, Phase, Verdict
 from relaymail.smtp.client_reply import RemoteReply
+from relaymail.smtp.client_session import Introduction, Opening
 from relaymail.smtp.client_timeouts import ClientTimeouts
-from relaymail.smtp.client_tls import (
-    ClientTLSFacts,
-    TLSARecord,
-    TLSMode,
-    TLSProblem,
-    TLSRequirement,
-    TrustRoots,
-)
+from relaymail.smtp.client_tls import ClientTLSFacts, TLSMode, TLSProblem, TLSRequirement, TrustRoots
+from relaymail.smtp.client_transaction import BeforeDot, Transaction
+from relaymail.smtp.client_transfer import Body
+from relaymail.smtp.client_wire import Wire
 from relaymail.smtp.sasl import Credentials
 
 __all__ = [
+    "BeforeDot",
     "Body",
+    "Capabilities",
     "ClientConnection",
     "ClientTLSFacts",
     "ClientTimeouts",
     "ConnectFailed",
+    "Conversion",
     "Credentials",
     "Interrupted",
     "Mail",
     "MailRecipient",
     "Needs",
     "Outcome",
+    "Phase",
     "RemoteReply",
     "TLSARecord",
     "TLSMode",
     "TLSProblem",
     "TLSRequirement",
     "TrustRoots",
+    "Verdict",
     "connect",
 ]
 
-Body = bytes | AsyncIterable[bytes]
-"""A message as it is to be sent, header section included: at once, or in parts that are asked for as the host
-takes them. Asked for only once the host wants the message."""
-
-BeforeDot = Callable[[Sequence[int]], Awaitable[bool]]
-"""Awaited when all but the end of the message is on its way, with the indices of the recipients that were
-accepted: whether the message may be ended. If not, the connection is dropped and the host throws away what
-it has."""
-
-
-class ConnectFailed(Exception):
-    """No connection over which mail could be sent. None of it was."""
-
-    def __init__(
-        self,
-        phase: Phase,
-        why: str,
-        *,
-        status: str,
-        reply: RemoteReply | None = None,
-        tls_problem: TLSProblem | None = None,
-    ) -> None:
-        super().__init__(why if reply is None else f"{why}: {reply}")
-        self.phase = phase
-        self.why = why
-        """For people, without the reply's text."""
-        self.status = status
-        """Enhanced status code; of class 4, but for :attr:`permanent`."""
-        self.reply = reply
-        self.tls_problem = tls_problem
-        """Set where TLS is what failed."""
-
-    @property
-    def permanent(self) -> bool:
-        """The host wants no mail of us at all: a 5xx to the greeting, EHLO or HELO. The next host may."""
-        return self.status.startswith("5")
-
-    @property
-    def tls_failed(self) -> bool:
-        """Whether TLS is what failed: worth a try in clear, unless the requirement forbids it."""
-        return self.tls_problem is not None
-
-
-class Interrupted(Exception):
-    """The body or ``before_dot`` raised, which is the cause of this; the connection was dropped before the
-    end of the message."""
-
-    def __init__(self, outcomes: list[Outcome]) -> None:
-        super().__init__("the message could not be read to its end")
-        self.outcomes = outcomes
-        """One for each recipient: refusals of the host stand, the others are deferred (4.3.0)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Capabilities:
-    """What a host offers (RFC 5321 4.1.1.1)."""
-
-    name: str = ""
-    """The name the host gives itself in its reply; lower case."""
-    extensions: dict[str, str] | None = None
-    """Parameters by upper-case keyword; ``None`` behind HELO."""
-
-    def offers(self, keyword: str) -> bool:
-        """Whether an extension is offered; ``keyword`` in upper case."""
-        raise NotImplementedError
+_INTERRUPTED: Final = Outcome("deferred", "4.3.0", None, "transfer", "our own side failed")
 
 
 class ClientConnection:
     """A connection that is ready for mail."""
 
-    host: str
-    """The name it was made for."""
-    address: str
-    """IP address of the peer."""
-    port: int
-    capabilities: Capabilities
-    tls: ClientTLSFacts | None
-    """``None``: in clear."""
-    transactions: int
-    """Messages that were sent or tried over it."""
+    def __init__(
+        self, wire: Wire, opening: Opening, timeouts: ClientTimeouts, host: str, address: str, port: int
+    ) -> None:
+        self.host = host
+        """The name it was made for."""
+        self.address = address
+        """IP address of the peer."""
+        self.port = port
+        self.capabilities: Capabilities = opening.capabilities
+        self.tls: ClientTLSFacts | None = opening.tls
+        """``None``: in clear."""
+        self.transactions = 0
+        """Messages that were sent or tried over it."""
+        self._wire = wire
+        self._timeouts = timeouts
+        self._left_open = False
+        self._sending = False
 
     @property
     def usable(self) -> bool:
-        """Whether another message may be sent over it. False once it was closed, by whomever, or while a
+        """Whether another message may be sent over it: not once it was closed, by whomever, and not while a
         message is being sent."""
-        raise NotImplementedError
+        return self._wire.idle and not self._sending
 
     def needs(self, mail: Mail) -> Needs:
         """What this host wants of the message, decided from what it offers; sends nothing."""
-        raise NotImplementedError
+        planned = plan(mail, self.capabilities, self.tls)
+        return Needs(planned.conversion, planned.refusals)
 
     async def send(self, mail: Mail, body: Body, before_dot: BeforeDot | None = None) -> list[Outcome]:
         """Send a message and say what became of each recipient, in the order of ``mail.recipients``.
@@ -151,21 +106,61 @@ class ClientConnection:
         :raises Interrupted: ``body`` or ``before_dot`` raised. A cancellation is passed on as it is; the
             connection is dropped.
         """
-        raise NotImplementedError
+        planned = plan(mail, self.capabilities, self.tls)
+        if planned.conversion is not None:
+            raise ValueError(f"the message has to be made {planned.conversion} for this host")
+        if not self.usable:
+            raise ValueError("the connection is not usable")
+        if not planned.recipients:
+            return [planned.refusals[n] for n in range(len(mail.recipients))]
+        pipelining = self.capabilities.offers("PIPELINING")
+        transaction = Transaction(
+            self._wire, planned, self._timeouts, pipelining=pipelining, reset=self._left_open
+        )
+        self.transactions += 1
+        self._sending = True
+        try:
+            await transaction.run(body, before_dot)
+        except Exception as error:
+            self._wire.abort()
+            if isinstance(error, CancelledError):
+                raise
+            raise Interrupted(transaction.outcomes(_INTERRUPTED)) from error
+        except BaseException:
+            self._wire.abort()
+            raise
+        finally:
+            self._sending = False
+            self._left_open = transaction.left_open
+        return transaction.outcomes(_INTERRUPTED)
 
     async def reset(self) -> bool:
-        """RSET; whether the connection is still usable. Needed only to find out whether it is alive: what a
+        """RSET; whether the connection is still usable. Only to find out whether it is alive: what a
         transaction leaves open is closed by the next one."""
-        raise NotImplementedError
+        if not self.usable:
+            return False
+        self._sending = True
+        try:
+            self._wire.command(b"RSET\r\n")
+            reply = await self._wire.reply(self._timeouts.mail)
+        except Broken:
+            return False
+        finally:
+            self._sending = False
+        if reply.code // 100 != 2:
+            self.quit()
+            return False
+        self._left_open = False
+        return True
 
     def quit(self) -> None:
         """Send QUIT and close; returns at once, and whatever becomes of it changes nothing. May be called at
         any time and twice: while a message is being sent the connection is dropped."""
-        raise NotImplementedError
+        self._wire.quit(self._timeouts.quit)
 
     def abort(self) -> None:
         """Drop the connection."""
-        raise NotImplementedError
+        self._wire.abort()
 
 
 async def connect(
@@ -184,7 +179,7 @@ async def connect(
     """Connect, be greeted, say EHLO, and, as ``tls`` asks, STARTTLS and EHLO again; log in if told to.
 
     :param address: IPv4 or IPv6 address.
-    :param host: the host's name, for SNI and to be shown; an address literal's address if it has none.
+    :param host: the host's name, for SNI and to be shown; its address if it has none.
     :param helo: our name, or an address literal.
     :param credentials: log in with AUTH; the host must offer PLAIN or LOGIN. Only under TLS, unless
         ``clear_credentials``.
@@ -192,4 +187,42 @@ async def connect(
     :raises ConnectFailed: there is no such connection. A host that refuses a login is a temporary failure
         (the password here may be the wrong one).
     """
-    raise NotImplementedError
+    timeouts = timeouts or ClientTimeouts()
+    kind = TCP6ClientEndpoint if ip_address(address).version == 6 else TCP4ClientEndpoint
+    endpoint = kind(
+        reactor,
+        address,
+        port,
+        timeout=timeouts.connect,
+        bindAddress=None if bind_address is None else (bind_address, 0),
+    )
+    try:
+        wire = await endpoint.connect(cast(IProtocolFactory, _Wires(reactor)))
+    except network.ConnectError as error:
+        raise ConnectFailed("connect", _why_not(error), status="4.4.1") from None
+    opening = Opening(wire, Introduction(host, helo, tls, timeouts, credentials, clear_credentials))
+    try:
+        await opening.run()
+    except ConnectFailed:
+        wire.quit(timeouts.quit)
+        raise
+    except BaseException:
+        wire.abort()
+        raise
+    return ClientConnection(wire, opening, timeouts, host, address, port)
+
+
+class _Wires(Factory[Wire]):
+    noisy = False
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def buildProtocol(self, addr: object) -> Wire:
+        return Wire(self._reactor)
+
+
+def _why_not(error: network.ConnectError) -> str:
+    if isinstance(error, network.TimeoutError):
+        return "the host did not answer"
+    return f"the host cannot be reached: {error}"

@@ -1,19 +1,46 @@
 """TLS of the client: what is asked of a host, and whether its certificate stands up to it.
 
-- *Opportunistic* (RFC 7435): any certificate. TLS 1.2 and newer, because TLS 1.0 and 1.1 are gone from the
-  libraries (RFC 8996); whoever only knows those fails the handshake and may be tried in clear.
+- *Opportunistic* (RFC 7435): any certificate, and ciphers weaker than one would choose, for what comes
+  instead is clear text. But TLS 1.2 at least (RFC 8996): who knows only older ones fails the handshake.
 - *Encrypted*: the same, but never in clear.
 - *Verified*: a chain to a trusted root, and one of the names (MTA-STS, a smarthost).
 - *DANE* (RFC 7672): the TLSA records decide. DANE-EE(3) ignores names and dates, DANE-TA(2) checks both.
   Records of usage 0 and 1 are unusable; if no record is usable this is *encrypted* (RFC 7672 2.2).
+
+No handshake fails because of a certificate: it is completed, then the certificate is looked at before
+anything is said, so that one kind of failure can be told from the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+import os
+import ssl
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, Literal, NamedTuple
+from functools import cache
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final, Literal
+
+from cryptography import x509
+from OpenSSL import SSL, crypto
+from service_identity import CertificateError as UnreadableNames
+from service_identity import VerificationError
+from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from zope.interface import implementer
+
+from relaymail.smtp import client_dane
+from relaymail.smtp.client_dane import TLSARecord
+
+_BUNDLES: Final = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+"""Where systems keep the certificates of authorities."""
 
 
 class TLSMode(Enum):
@@ -26,21 +53,38 @@ class TLSMode(Enum):
     DANE = "dane"
 
 
-class TLSARecord(NamedTuple):
-    """A TLSA record (RFC 6698 2.1), from an answer that is authenticated."""
+VerifiedBy = Literal["nothing", "roots", "dane-ee", "dane-ta"]
 
-    usage: int
-    selector: int
-    matching: int
-    data: bytes
+TLSProblem = Literal["not-offered", "refused", "handshake", "certificate"]
+"""Why there is no TLS: the host does not offer STARTTLS; answered it with an error, or with more than its
+reply; the handshake failed; its certificate is not what was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTLSFacts:
+    """What came of it."""
+
+    version: str
+    """As in ``TLSv1.3``."""
+    cipher: str
+    verified_by: VerifiedBy
+    """``nothing`` under opportunistic, encrypted, and DANE without a usable record."""
+
+
+class BadCertificate(Exception):
+    """The host's certificate is not what was asked for; the text says why."""
 
 
 class TrustRoots:
-    """Certificates of authorities. Make one and keep it: reading them takes tens of milliseconds."""
+    """Certificates of authorities. Make one and keep it: that takes tens of milliseconds."""
 
-    def __init__(self, certificates: Iterable[Any]) -> None:
-        """:param certificates: ``cryptography.x509.Certificate`` each."""
-        self._certificates = tuple(certificates)
+    def __init__(self, certificates: Iterable[x509.Certificate]) -> None:
+        self.context = _context(b"DEFAULT")
+        self.context.set_verify(SSL.VERIFY_PEER, _note_problem)
+        store = self.context.get_cert_store()
+        assert store is not None
+        for certificate in certificates:
+            store.add_cert(crypto.X509.from_cryptography(certificate))
 
     @classmethod
     def system(cls) -> TrustRoots:
@@ -48,15 +92,21 @@ class TrustRoots:
 
         :raises OSError: there are none.
         """
-        raise NotImplementedError
+        configured = ssl.get_default_verify_paths().cafile
+        for path in filter(None, (configured, *_BUNDLES)):
+            if os.path.isfile(path):
+                return cls.from_pem(Path(path).read_bytes())
+        raise FileNotFoundError(
+            f"the system has no certificates of authorities: none of {', '.join(_BUNDLES)}"
+        )
 
     @classmethod
     def from_pem(cls, data: bytes) -> TrustRoots:
-        """Those in a PEM file's content.
+        """Those in a PEM file's content. Takes as long as there are many.
 
         :raises ValueError: there are none in it, or one is damaged.
         """
-        raise NotImplementedError
+        return cls(x509.load_pem_x509_certificates(data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +115,8 @@ class TLSRequirement:
 
     mode: TLSMode
     names: tuple[str, ...] = ()
-    """Names of which the certificate must have one (A-labels; an IP address is one too); for VERIFIED and
-    DANE-TA. A name that begins with a dot, ``.example.com``, is matched by any one-label subdomain's as well
-    (a pattern of MTA-STS)."""
-    roots: TrustRoots | None = None
+    """Of these the certificate must have one (A-labels, or IP addresses); for VERIFIED and DANE-TA."""
+    roots: TrustRoots | None = field(default=None, repr=False)
     records: tuple[TLSARecord, ...] = ()
     implicit: bool = False
     """TLS from the first octet on (RFC 8314 3.3), not with STARTTLS."""
@@ -109,20 +157,137 @@ class TLSRequirement:
         return self.implicit or self.mode not in (TLSMode.NONE, TLSMode.OPPORTUNISTIC)
 
 
-VerifiedBy = Literal["nothing", "roots", "dane-ee", "dane-ta"]
+@implementer(IOpenSSLClientConnectionCreator)
+class ClientTLS:
+    """The client's side of TLS with one host, for ``transport.startTLS(…)``.
+
+    :param host: its name, for SNI where DANE does not say otherwise.
+    """
+
+    def __init__(self, requirement: TLSRequirement, host: str) -> None:
+        self._requirement = requirement
+        self._records = [record for record in requirement.records if record.usable]
+        # RFC 7672 8.1: the TLSA base domain
+        dane = requirement.mode is TLSMode.DANE and requirement.names
+        self._server_name = requirement.names[0] if dane else host
+        self._problems: list[str] = []
+        """What OpenSSL found to be wrong with the chain."""
+
+    def clientConnectionForTLS(self, protocol: object) -> SSL.Connection:
+        """A connection that has not begun its handshake."""
+        connection = SSL.Connection(self._context(), None)
+        name = self._server_name.rstrip(".")
+        if _ip_address(name) is None and name.isascii():
+            connection.set_tlsext_host_name(name.encode())
+        connection.set_app_data(self._problems)
+        return connection
+
+    def check(self, connection: SSL.Connection) -> ClientTLSFacts:
+        """Look at the certificate behind the handshake.
+
+        :raises BadCertificate: it is not what was asked for.
+        """
+        verified_by = self._verify(connection)
+        cipher = connection.get_cipher_name() or ""
+        return ClientTLSFacts(connection.get_protocol_version_name(), cipher, verified_by)
+
+    def _context(self) -> SSL.Context:
+        if self._requirement.mode is TLSMode.VERIFIED:
+            assert self._requirement.roots is not None
+            return self._requirement.roots.context
+        return _pinned_context() if self._records else _any_context()
+
+    def _verify(self, connection: SSL.Connection) -> VerifiedBy:
+        requirement = self._requirement
+        if requirement.mode is TLSMode.VERIFIED:
+            if self._problems:
+                raise BadCertificate(f"the host's certificate is not trusted: {self._problems[0]}")
+            _check_names(_chain(connection)[0], requirement.names)
+            return "roots"
+        if not self._records:
+            return "nothing"
+        chain = _chain(connection)
+        if client_dane.matches_leaf(self._records, chain[0]):
+            return "dane-ee"
+        problem = client_dane.problem_of_chain(self._records, chain)
+        if problem is not None:
+            raise BadCertificate(f"the host's certificate is not what its TLSA records say: {problem}")
+        _check_names(chain[0], requirement.names)
+        return "dane-ta"
 
 
-@dataclass(frozen=True, slots=True)
-class ClientTLSFacts:
-    """What came of it."""
+def _chain(connection: SSL.Connection) -> Sequence[x509.Certificate]:
+    """What the host presented, its own certificate first."""
+    try:
+        chain = connection.get_peer_cert_chain(as_cryptography=True)
+    except ValueError:
+        raise BadCertificate("the host's certificate cannot be read") from None
+    if not chain:
+        raise BadCertificate("the host has no certificate")
+    return chain
 
-    version: str
-    """As in ``TLSv1.3``."""
-    cipher: str
-    verified_by: VerifiedBy
-    """``nothing`` under opportunistic, encrypted, and DANE without a usable record."""
+
+def _check_names(certificate: x509.Certificate, names: Iterable[str]) -> None:
+    """:raises BadCertificate: the certificate has none of ``names``."""
+    unreadable = None
+    for name in names:
+        try:
+            if _ip_address(name) is None:
+                verify_certificate_hostname(certificate, name.rstrip("."))
+            else:
+                verify_certificate_ip_address(certificate, name)
+        except VerificationError:
+            continue
+        except (UnreadableNames, ValueError) as error:
+            unreadable = str(error)
+        else:
+            return
+    raise BadCertificate(f"the host's certificate is not for {' or '.join(names)}" + _because(unreadable))
 
 
-TLSProblem = Literal["not-offered", "refused", "handshake", "certificate"]
-"""Why there is no TLS: the host does not offer STARTTLS; answered it with an error, or with more than its
-reply; the handshake failed; its certificate is not what was asked for."""
+def _because(why: str | None) -> str:
+    return f": {why}" if why else ""
+
+
+def _ip_address(name: str) -> object | None:
+    try:
+        return ip_address(name)
+    except ValueError:
+        return None
+
+
+def _note_problem(connection: SSL.Connection, certificate: object, error: int, depth: int, good: int) -> bool:
+    """Remember what is wrong with a chain, and go on: see above."""
+    if not good:
+        connection.get_app_data().append(_WORDS.get(error, f"error {error}"))
+    return True
+
+
+_WORDS: Final = {
+    code: name.removeprefix("ERR_").replace("_", " ").lower()
+    for name, code in vars(SSL.X509VerificationCodes).items()
+    if name.startswith("ERR_")
+}
+
+
+def _context(ciphers: bytes, options: int = 0) -> SSL.Context:
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.set_min_proto_version(SSL.TLS1_2_VERSION)
+    context.set_cipher_list(ciphers)
+    context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | options)
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    # A session that is resumed shows no certificate
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    return context
+
+
+@cache
+def _any_context() -> SSL.Context:
+    """For hosts that need not prove anything: short keys and old signatures are better than clear text."""
+    return _context(b"DEFAULT:@SECLEVEL=0", SSL.OP_LEGACY_SERVER_CONNECT)
+
+
+@cache
+def _pinned_context() -> SSL.Context:
+    """For hosts whose certificate the DNS vouches for."""
+    return _context(b"DEFAULT:@SECLEVEL=1")
