@@ -33,7 +33,7 @@ class GroupCommit(Generic[T, R]):
         seconds: Callable[[], float],
         *,
         flights: int = 2,
-        worth: int = 10,
+        worth: int = 16,
         largest: int = 64,
         heaviest: int = 1024 * 1024,
     ) -> None:
