@@ -10,6 +10,7 @@ import click
 from relaymail.cli.config import config
 from relaymail.cli.context import Invocation
 from relaymail.cli.db import db
+from relaymail.cli.dkim import dkim
 from relaymail.cli.key import key
 from relaymail.cli.limits import limits
 from relaymail.cli.message import message
@@ -60,7 +61,7 @@ def cli(context: click.Context, config_file: Path | None, demo: bool, data: Path
     context.obj = Invocation(config_file, demo, data)
 
 
-for _group in (user, key, message, config, db, outbox, limits):
+for _group in (user, key, message, config, db, outbox, limits, dkim):
     cli.add_command(_group)
 
 
