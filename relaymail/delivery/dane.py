@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -17,13 +17,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from relaymail.delivery.route import NextHost, Route
 from relaymail.dns import DNSFailure, NoRecords, NoSuchDomain, Resolver
-from relaymail.smtp.client_tls import TLSARecord
-
-DANE_TA: Final = 2
-DANE_EE: Final = 3
-FULL: Final = 0
-DIGEST_OCTETS: Final = {1: 32, 2: 64}
-"""Matching types that are digests: SHA-256 and SHA-512."""
+from relaymail.smtp.client_dane import CERTIFICATE, EXACT, TLSARecord
 
 
 class TLSAFailed(Exception):
@@ -88,21 +82,13 @@ def _usable(records: Iterable[Any]) -> Iterable[TLSARecord]:
 
 
 def is_usable(record: TLSARecord) -> bool:
-    """Whether a record can verify a host's certificate.
-
-    Usages 0 and 1 cannot in SMTP (RFC 7672 3.1.3), nor selectors and matching types that are not known, nor
-    data that are not what they should be.
-    """
-    if record.usage not in (DANE_TA, DANE_EE) or record.selector not in (0, 1):
-        return False
-    if record.matching == FULL:
-        return _is_whole(record)
-    return len(record.data) == DIGEST_OCTETS.get(record.matching, -1)
+    """Whether a record can verify a certificate of SMTP; one that has it whole must be readable, too."""
+    return record.usable and (record.matching != EXACT or _is_whole(record))
 
 
 def _is_whole(record: TLSARecord) -> bool:
     try:
-        if record.selector == 0:
+        if record.selector == CERTIFICATE:
             x509.load_der_x509_certificate(record.data)
         else:
             load_der_public_key(record.data)

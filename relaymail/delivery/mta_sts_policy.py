@@ -41,8 +41,8 @@ class Policy:
     def names(self, host: str) -> bool:
         """Whether ``host`` is one of the policy's (RFC 8461 4.1), in any case, with a last dot or not."""
         name = host.removesuffix(".").lower()
-        _, dot, parent = name.partition(".")
-        return name in self.mx or (bool(dot) and f"*.{parent}" in self.mx)
+        label, _, parent = name.partition(".")
+        return name in self.mx or (label != "" and f"*.{parent}" in self.mx)
 
 
 def record_name(domain: str) -> str:

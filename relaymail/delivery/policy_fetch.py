@@ -37,6 +37,7 @@ CONNECT_TIMEOUT: Final = 10.0
 MOST_ADDRESSES: Final = 4
 HEAD_LIMIT: Final = 16 * 1024
 """Octets of everything in an answer that is not the policy."""
+TOO_LARGE: Final = f"the answer is larger than {LARGEST_POLICY // 1024} KiB"
 
 
 class FetchFailed(Exception):
@@ -76,19 +77,28 @@ class PolicyFetcher:
             too long or too much.
         """
         connections: list[_Bounded] = []
-        fetching = Deferred.fromCoroutine(self._fetch(policy_host(domain), connections))
+        fetching = Deferred.fromCoroutine(self._attempt(policy_host(domain), connections))
         fetching.addTimeout(self._limit, self._reactor)
         try:
             return await fetching
-        except (FetchFailed, CancelledError):
-            raise
         except DeferredTimeout:
             raise FetchFailed(f"not there within {self._limit:g} s") from None
-        except Exception as error:
-            raise FetchFailed(_describe(error)) from error
         finally:
             for connection in connections:
                 connection.abort()
+
+    async def _attempt(self, host: str, connections: list[_Bounded]) -> str:
+        try:
+            return await self._fetch(host, connections)
+        except Exception as error:
+            if any(connection.too_much for connection in connections):
+                raise FetchFailed(TOO_LARGE) from None
+            if isinstance(error, FetchFailed):
+                raise
+            cause = _cause(error)
+            if isinstance(cause, CancelledError):
+                raise cause from None
+            raise FetchFailed(_describe(cause)) from error
 
     async def _fetch(self, host: str, connections: list[_Bounded]) -> str:
         addresses = await self._addresses(host)
@@ -130,12 +140,14 @@ def _check(response: Any) -> None:
         raise FetchFailed("the answer is compressed")
 
 
-def _describe(error: Exception) -> str:
-    """What went wrong, as a sentence. Twisted's Agent hides it behind lists of reasons."""
-    reasons = getattr(error, "reasons", None)
-    while reasons:
+def _cause(error: BaseException) -> BaseException:
+    """What really happened: Twisted's agent hides it in lists of reasons."""
+    while reasons := getattr(error, "reasons", None):
         error = reasons[-1].value
-        reasons = getattr(error, "reasons", None)
+    return error
+
+
+def _describe(error: BaseException) -> str:
     if isinstance(error, ConnectError):
         return "no connection to the web server"
     if isinstance(error, ConnectionClosed):
@@ -158,7 +170,7 @@ class _Body(Protocol):
         if self._size <= LARGEST_POLICY:
             self._parts.append(data)
         elif not self.finished.called:
-            self.finished.errback(FetchFailed(f"the policy is larger than {LARGEST_POLICY // 1024} KiB"))
+            self.finished.errback(FetchFailed(TOO_LARGE))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.finished.called:
@@ -174,11 +186,14 @@ class _Bounded(ProtocolWrapper):
     """Counts what comes, below the parser of HTTP, which takes any number of header fields."""
 
     transport: Any
+    too_much = False
+    """Whether more came than may."""
     _received = 0
 
     def dataReceived(self, data: bytes) -> None:
         self._received += len(data)
         if self._received > LARGEST_POLICY + HEAD_LIMIT:
+            self.too_much = True
             self.abort()
         else:
             super().dataReceived(data)

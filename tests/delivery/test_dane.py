@@ -11,7 +11,7 @@ from relaymail.delivery.addresses import OwnHost
 from relaymail.delivery.dane import HostRecords, TLSAFailed, is_usable, tlsa_records
 from relaymail.delivery.route import Relay, Route, Router
 from relaymail.dns import Resolver
-from relaymail.smtp.client_tls import TLSARecord
+from relaymail.smtp.client_dane import TLSARecord
 from tests.conftest import reactor
 from tests.smtp_tls.conftest import issue
 from tests.support.dns_server import DNSServer, Zones
