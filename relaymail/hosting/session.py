@@ -137,6 +137,7 @@ class HostingSession:
 
     def _log_in(self, login: Login) -> None:
         self._login = login
+        self._peer.login = login.email
         self._hosting.limiter.succeeded(self._peer.address)
 
     async def _answered(self, checking: Awaitable[T]) -> T:

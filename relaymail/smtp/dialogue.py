@@ -18,6 +18,9 @@ from relaymail.smtp.reply import Outcome, Reply, ReplyError
 from relaymail.smtp.session import ISession, Peer
 from relaymail.smtp.transaction import DISCARDED, Transaction
 
+OTHER: Final = "other"
+"""Stands for the verb of a command that is not known."""
+
 
 class Expects(enum.Enum):
     """What the next bytes of the client are."""
@@ -32,7 +35,7 @@ class Dialogue:
     """The state of one session, and of the mail transaction in it.
 
     ``tls_available`` tells whether STARTTLS can be offered right now; ``new_content`` makes a place for a
-    message; ``visit`` counts what this client does.
+    message; ``visit`` counts what this client does; ``commanded`` is told of each verb, or ``other``.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Dialogue:
         tls_available: Callable[[], bool],
         new_content: Callable[[], Content],
         visit: Visit,
+        commanded: Callable[[str], None],
     ) -> None:
         self.policy = policy
         self.peer = peer
@@ -51,6 +55,10 @@ class Dialogue:
         self.authentication = authentication
         self._expects = Expects.COMMAND
         self.messages = 0
+        self.recipients = 0
+        """Of all stored messages."""
+        self.octets = 0
+        """Of all stored messages."""
         self.errors = 0
         self.data_refused = False
         """Whether the last command was a DATA that was refused."""
@@ -58,6 +66,7 @@ class Dialogue:
         self._tls_available = tls_available
         self._new_content = new_content
         self._visit = visit
+        self._commanded = commanded
         self._limits = policy.limits
         self._connected_from = peer.address
         self._junk = 0
@@ -103,7 +112,9 @@ class Dialogue:
             verb, argument = command.split(line)
             handler = _VERBS.get(verb)
             if handler is None:
+                self._commanded(OTHER)
                 return reply.UNKNOWN_COMMAND
+            self._commanded(verb)
             return handler(self, argument)
         except ReplyError as refusal:
             self.authentication.end()
@@ -136,6 +147,7 @@ class Dialogue:
         try:
             if not transaction.complete:
                 return transaction.chunk_taken()
+            octets = transaction.received
             message_id = await transaction.store()
         except BaseException as error:
             self._clear()
@@ -144,6 +156,8 @@ class Dialogue:
             raise
         self._clear()
         self.messages += 1
+        self.recipients += transaction.recipients
+        self.octets += octets
         # Some clients say RSET before each message; as Postfix does, only those count that lead to none
         self._junk = 0
         return reply.stored(message_id)

@@ -11,7 +11,6 @@ from collections.abc import Coroutine
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
-from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IHandshakeListener,
@@ -28,6 +27,7 @@ from relaymail.smtp.command import is_tls_hello
 from relaymail.smtp.content import SLICE
 from relaymail.smtp.deadline import Deadline
 from relaymail.smtp.dialogue import Dialogue, Expects
+from relaymail.smtp.ending import ending
 from relaymail.smtp.limits import Visit
 from relaymail.smtp.output import Output
 from relaymail.smtp.policy import MINUTE
@@ -90,6 +90,8 @@ class ESMTPServer(Protocol):
         self._content_began = 0.0
         self._messages = 0
         self._stored = False
+        self._last: Reply | None = None
+        """The reply that closed the session."""
         self._refusals: frozenset[str] = frozenset()
         """Reasons of refusals that have been logged."""
         self._visit = Visit(surroundings.clients)
@@ -116,6 +118,7 @@ class ESMTPServer(Protocol):
             lambda: around.tls is not None,
             around.new_content,
             self._visit,
+            around.observer.commanded,
         )
         if self._opening is None:
             try:
@@ -123,7 +126,8 @@ class ESMTPServer(Protocol):
             except ReplyError as refusal:
                 self._opening = refusal.reply
         timeouts = self._policy.timeouts
-        self._deadline = Deadline(self._reactor, self._reactor.seconds() + timeouts.session, self._expired)
+        self._began = self._reactor.seconds()
+        self._deadline = Deadline(self._reactor, self._began + timeouts.session, self._expired)
         self.transport.registerProducer(self, True)
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
@@ -162,19 +166,31 @@ class ESMTPServer(Protocol):
         self._visit.leave()
         self._crowd.ended(self)
         self._around.observer.connection_closed(self._policy.listener)
-        if self._around.probes.take(self._client):
-            return
+        if not self._around.probes.take(self._client):
+            self._tell_end(reason)
+
+    def _tell_end(self, reason: Failure) -> None:
+        """The one line of a session in the log, and its place in the metrics."""
+        peer, dialogue = self.peer, self.dialogue
+        seconds = self._reactor.seconds() - self._began
+        end = ending(self._last, reason)
+        tls = peer.tls
         log.info(
-            "Session {session} on {listener} from {client} ended: {messages} messages, {errors} errors,"
-            " {tls}, {reason}",
-            session=self.peer.session_id,
-            listener=self.peer.listener,
-            client=self.peer.address,
-            messages=self.dialogue.messages,
-            errors=self.dialogue.errors,
-            tls=self.peer.tls.version if self.peer.tls else "no TLS",
-            reason="closed" if reason.check(ConnectionDone, ConnectionLost) else type(reason.value).__name__,
+            "Session {session} on {listener} from {client} ended: {end}; login {login}, {messages} messages"
+            " to {recipients} recipients, {bytes} bytes, {errors} errors, {tls}, {seconds:.2f} s",
+            session=peer.session_id,
+            listener=peer.listener,
+            client=peer.address,
+            end=end,
+            login=peer.login or "none",
+            messages=dialogue.messages,
+            recipients=dialogue.recipients,
+            bytes=dialogue.octets,
+            errors=dialogue.errors,
+            tls=f"{tls.version} {tls.cipher}" if tls else "no TLS",
+            seconds=seconds,
         )
+        self._around.observer.session_ended(peer.listener, tls.version if tls else None, end, seconds)
 
     def readConnectionLost(self) -> None:
         """The client sends no more; what it sent is still answered."""
@@ -377,6 +393,7 @@ class ESMTPServer(Protocol):
             return
         if self.dialogue.data_refused and self._at < len(self._buffer):
             # What is buffered may be a body, and a body must never run as commands
+            self._last = answer
             self._output.flush()
             self._close()
             return
@@ -397,6 +414,7 @@ class ESMTPServer(Protocol):
         if answer.reason is not None:
             self._refused(answer.reason)
         if answer.closes:
+            self._last = answer
             self._close()
 
     def _refused(self, reason: str) -> None:

@@ -39,6 +39,8 @@ class Peer:
     extended: bool = False
     """Whether it said EHLO."""
     tls: TLSFacts | None = None
+    login: str | None = None
+    """The address of the user who has logged in, for the log."""
 
 
 def client_of(address: Any) -> tuple[str, int]:

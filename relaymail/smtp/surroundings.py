@@ -18,10 +18,16 @@ class Observer(Protocol):
     """What metrics hear of."""
 
     def connection_opened(self, listener: str) -> None:
-        """A session began."""
+        """A connection began."""
 
     def connection_closed(self, listener: str) -> None:
-        """A session ended."""
+        """A connection ended."""
+
+    def session_ended(self, listener: str, tls: str | None, end: str, seconds: float) -> None:
+        """A session that was no probe of ours ended; ``end`` is one of few constant phrases."""
+
+    def commanded(self, verb: str) -> None:
+        """A command came; ``verb`` is a known one, or ``other``."""
 
     def replied(self, code: int) -> None:
         """A reply was sent."""

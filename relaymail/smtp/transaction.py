@@ -49,7 +49,8 @@ class Transaction:
         self._binary = binary
         limits = policy.limits
         self._most = limits.null_sender_recipients if null_sender else limits.recipients
-        self._recipients = 0
+        self.recipients = 0
+        """Those that were accepted."""
         self._tried = False
         self._content: Content | None = None
         self._reader: Reader | None = None
@@ -65,16 +66,16 @@ class Transaction:
         if self._content is not None:
             raise ReplyError(reply.RECIPIENT_TOO_LATE)
         self._tried = True
-        if self._recipients >= self._most:
+        if self.recipients >= self._most:
             raise ReplyError(reply.TOO_MANY_RECIPIENTS)
 
     def recipient_accepted(self) -> Reply:
         """The session took it."""
-        self._recipients += 1
+        self.recipients += 1
         return reply.RECIPIENT_OK
 
     def _check_recipients(self) -> None:
-        if not self._recipients:
+        if not self.recipients:
             raise ReplyError(reply.NO_VALID_RECIPIENTS if self._tried else reply.SEND_RECIPIENT)
 
     # Content

@@ -112,9 +112,17 @@ class Counter:
         self.codes: list[int] = []
         self.failures = 0
         self.refusals: list[str] = []
+        self.ends: list[str] = []
+        self.commands: list[str] = []
 
     def connection_opened(self, listener: str) -> None:
         """Not looked at."""
+
+    def session_ended(self, listener: str, tls: str | None, end: str, seconds: float) -> None:
+        self.ends.append(end)
+
+    def commanded(self, verb: str) -> None:
+        self.commands.append(verb)
 
     def connection_closed(self, listener: str) -> None:
         """Not looked at."""
