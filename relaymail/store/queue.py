@@ -53,6 +53,9 @@ ROWS: Final = 500
 AGAIN: Final = 1.0
 """Seconds until results are written again that the database did not take."""
 
+_OF_THE_RESULT: Final = ("22", "23", "54")
+"""Classes of SQLSTATE that blame the data, not the server."""
+
 _CLAIM: Final = (
     # Not a SELECT to begin with: a claim whose answer was lost is not sent twice
     "WITH claimed AS (SELECT * FROM relaymail.queue_claim(%s, %s, make_interval(secs => %s), %s, %s,"
@@ -238,37 +241,47 @@ class Queue:
         return [ours.intersection(ids) for _, ids, *_ in transfers]
 
     async def _settle(self, calls: Sequence[Sequence[Settlement]]) -> Sequence[set[int] | Exception]:
-        everything = [result for call in calls for result in call]
+        """Write the results of several calls. A batch with one that cannot be stored is split."""
         self._crash("before-settle")
         try:
-            ours = await self._write(everything)
-        except Exception as error:
+            ours = await self._write([result for call in calls for result in call])
+        except DatabaseUnavailable as error:
             return [error] * len(calls)
+        except Exception as error:
+            if len(calls) == 1:
+                return [await self._settle_singly(calls[0], error)]
+            middle = len(calls) // 2
+            return [*await self._settle(calls[:middle]), *await self._settle(calls[middle:])]
         self._crash("after-settle")
         return [ours.intersection(result.id for result in call) for call in calls]
 
+    async def _settle_singly(self, results: Sequence[Settlement], error: Exception) -> set[int] | Exception:
+        """Write one result after the other, and that which does not fit without the other host's texts."""
+        ours: set[int] = set()
+        failure: Exception | None = None
+        for result in results:
+            try:
+                ours |= await self._write([result])
+            except Exception:
+                log.error("The outcome of row {id} does not fit: {why}", id=result.id, why=str(error))
+                try:
+                    ours |= await self._write([bare(result)])
+                except Exception as failed:
+                    failure = failed
+        return failure or ours
+
     async def _write(self, results: Sequence[Settlement]) -> set[int]:
-        """Write results, whatever it takes. A batch with one that cannot be stored is split until that stands
-        alone, and then stored without its texts."""
+        """Write results, however long the database needs to take them."""
         while True:
             try:
                 rows = await self._database.query("queue.settle", _SETTLE, _columns(map(_row, results), 13))
             except DatabaseError as error:
-                if error.sqlstate is None or not error.sqlstate.startswith(("22", "23", "54")):
-                    await self._wait(error)
-                    continue
-                if len(results) > 1:
-                    middle = len(results) // 2
-                    return await self._write(results[:middle]) | await self._write(results[middle:])
-                if bare(results[0]) == results[0]:
+                if error.sqlstate is not None and error.sqlstate.startswith(_OF_THE_RESULT):
                     raise
-                log.error(
-                    "The outcome of row {id} is stored without its texts: {why}", id=results[0].id, why=error
-                )
-                results = [bare(results[0])]
-                continue
-            self._failing = False
-            return {row[0] for row in rows}
+                await self._wait(error)
+            else:
+                self._failing = False
+                return {row[0] for row in rows}
 
     async def _wait(self, error: DatabaseError) -> None:
         if not self._failing:

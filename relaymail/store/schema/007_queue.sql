@@ -172,7 +172,8 @@ SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SE
 $$;
 
 -- Takes rows of lanes that the caller has locked, and sets the time of their next turn. A lane that has more goes
--- to the end of the line; clock_timestamp() is later than this transaction's now(), so it gets one turn per claim.
+-- to the end of the line. No lane gets two turns in one claim, whose rows are leased at its end only: the times it
+-- gets are later than now(), as clock_timestamp() is.
 CREATE FUNCTION relaymail.queue_visit(
     p_destinations text[], p_priorities smallint[], p_limit integer, p_share integer, p_lease interval,
     OUT ids bigint[], OUT probes boolean[]
@@ -215,9 +216,9 @@ SET jit = off AS $$
            SET first_at = least(t.next_at, CASE WHEN t.took THEN now() + p_lease END),
                due_at = CASE
                    WHEN t.closed_until IS NOT NULL THEN greatest(t.closed_until, t.next_at)
-                   WHEN t.probe AND t.took THEN now() + p_lease
+                   WHEN t.probe AND t.took THEN greatest(now() + p_lease, clock_timestamp())
                    WHEN t.next_at > now() OR t.next_at IS NULL
-                        THEN least(t.next_at, CASE WHEN t.took THEN now() + p_lease END)
+                        THEN least(t.next_at, CASE WHEN t.took THEN greatest(now() + p_lease, clock_timestamp()) END)
                    -- the limit was reached before it had its turn
                    WHEN NOT t.took AND (SELECT count(*) FROM found) >= p_limit THEN l.due_at
                    ELSE clock_timestamp() END
@@ -316,11 +317,11 @@ BEGIN
 END
 $$;
 
--- Extends leases; returns the rows that are still the worker's.
+-- Extends leases, never shortens one; returns the rows that are still the worker's.
 CREATE FUNCTION relaymail.queue_extend(p_ids bigint[], p_tokens uuid[], p_lease interval)
 RETURNS SETOF bigint LANGUAGE sql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET jit = off AS $$
-    UPDATE relaymail.queue AS q SET due_at = now() + p_lease
+    UPDATE relaymail.queue AS q SET due_at = greatest(q.due_at, now() + p_lease)
       FROM unnest(p_ids, p_tokens) AS mine (id, token)
      WHERE q.id = mine.id AND q.lease_token = mine.token AND q.state = 'queued'
     RETURNING q.id
