@@ -13,6 +13,9 @@ from relaymail.message.dsn_status import ReportedRecipient
 MOST_SHOWN: Final = 50
 """Recipients told of one by one; all are in the part for programs."""
 _CRLF: Final = "\r\n"
+_WIDTH: Final = 100
+_LONGEST: Final = 200
+"""Characters of a line without a space; each has up to four octets."""
 
 _HEADLINE: Final[dict[Action, tuple[str, str]]] = {
     "failed": (
@@ -122,9 +125,13 @@ def _recipient(recipient: ReportedRecipient) -> Iterator[str]:
 
 
 def _pieces(line: str) -> Iterator[str]:
-    """A line of a mail has 998 octets at most (RFC 5322 2.1.1); a character has up to four."""
-    for start in range(0, len(line), 200):
-        yield line[start : start + 200]
+    """The line as it is, cut at spaces where there are some: a mail has short ones (RFC 5322 2.1.1)."""
+    while len(line) > _WIDTH:
+        cut = line.rfind(" ", _WIDTH // 2, _WIDTH) + 1 or _LONGEST
+        yield line[:cut].rstrip(" ")
+        line = line[cut:]
+    if line:
+        yield line
 
 
 def _moment(at: datetime) -> str:
