@@ -11,6 +11,7 @@ from relaymail.cli.config import config
 from relaymail.cli.context import Invocation
 from relaymail.cli.db import db
 from relaymail.cli.dkim import dkim
+from relaymail.cli.doctor import doctor
 from relaymail.cli.key import key
 from relaymail.cli.limits import limits
 from relaymail.cli.message import message
@@ -24,6 +25,7 @@ Examples:
   relaymail key create anna@example.test --name laptop
   relaymail message list --limit 20
   relaymail message export 01890a5d-ac96 > message.eml
+  relaymail doctor
   relaymail --demo --data ./relaymail-demo db url
 
 Settings come from --config and from the environment (Section__Key=value), as those of the host do: give
@@ -61,7 +63,7 @@ def cli(context: click.Context, config_file: Path | None, demo: bool, data: Path
     context.obj = Invocation(config_file, demo, data)
 
 
-for _group in (user, key, message, config, db, outbox, limits, dkim):
+for _group in (user, key, message, config, db, outbox, limits, dkim, doctor):
     cli.add_command(_group)
 
 
