@@ -14,6 +14,7 @@ from relaymail.health.checks import (
     certificate_check,
     connection_pool_check,
     database_check,
+    delivery_queue_check,
     disk_space_check,
     dns_mx_check,
     memory_check,
@@ -21,8 +22,10 @@ from relaymail.health.checks import (
 )
 from relaymail.hosting.authenticator import Authenticator
 from relaymail.hosting.login_limiter import FailedLoginLimiter
+from relaymail.hosting.remote import RemoteRecipients
 from relaymail.hosting.scram import ScramLogins
 from relaymail.hosting.session import Hosting
+from relaymail.outbound import why_off
 from relaymail.settings import Settings
 from relaymail.smtp.limits import Allowance, ClientLimits
 from relaymail.smtp.policy import Limits, ListenerName, Policy, Timeouts
@@ -115,6 +118,7 @@ def hosting(
     run: Callable[..., Any],
     room: Callable[[], Reply | None],
     stored: Callable[[], None],
+    remote: RemoteRecipients | None,
 ) -> Hosting:
     """What all sessions share."""
     smtp = settings.smtp
@@ -139,6 +143,16 @@ def hosting(
         attachment_limit=smtp.max_attachment_size_bytes,
         header_limit=_limit(smtp.limits.header_bytes),
         hop_limit=_limit(smtp.limits.hops),
+        remote=remote,
+    )
+
+
+def resolver(settings: Settings, reactor: Any) -> Resolver:
+    """Who asks the name servers of the settings."""
+    return Resolver(
+        [str(server) for server in settings.dns.servers or ()],
+        reactor=reactor,
+        trusted=settings.dns.trusted_validator,
     )
 
 
@@ -166,19 +180,15 @@ def health_monitor(
     reactor: Any,
 ) -> HealthMonitor:
     """The checks that this configuration has."""
-    resolver = Resolver(
-        [str(server) for server in settings.dns.servers or ()],
-        reactor=reactor,
-        trusted=settings.dns.trusted_validator,
-    )
     found = [
         database_check(database),
         smtp_check(submission, probes=probes, reactor=reactor, proxies=settings.smtp.proxy_networks)
         if has_submission
         else None,
-        dns_mx_check(resolver, settings.health_check.dns_test_domain),
+        dns_mx_check(resolver(settings, reactor), settings.health_check.dns_test_domain),
         certificate_check(tls) if tls() is not None else None,
         connection_pool_check(database, clock=reactor),
+        delivery_queue_check(database) if why_off(settings) is None else None,
         disk_space_check(settings.data.directory, reactor=reactor),
         memory_check(),
     ]

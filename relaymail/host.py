@@ -25,11 +25,13 @@ from relaymail.hosting.limit_desk import LimitDesk
 from relaymail.hosting.release import Releaser
 from relaymail.hosting.room import Room
 from relaymail.hosting.scram import ScramOffer
-from relaymail.hosting.session import Hosting, MXSession, SubmissionSession
+from relaymail.hosting.session import Hosting
 from relaymail.hosting.shared_failures import SharedFailures
+from relaymail.hosting.traced import new_session
 from relaymail.listeners import Listeners
 from relaymail.message.ids import short_id
 from relaymail.notify.notifier import Notifier
+from relaymail.outbound import Outbound
 from relaymail.process import (
     EX_CONFIG,
     EX_UNAVAILABLE,
@@ -54,7 +56,7 @@ from relaymail.store.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from relaymail.store.messages import MessageStore
 from relaymail.store.retention import Retention
 from relaymail.store.scram import ScramKeys
-from relaymail.telemetry import Metrics, TelemetryError, bridge_standard_logging, configure, observer
+from relaymail.telemetry import Metrics, TelemetryError, Tracer, bridge_standard_logging, configure, observer
 
 log = Logger()
 
@@ -86,6 +88,7 @@ class Host(Service):
         self._tls: ServerTLS | None = None
         self._certificate: Path | None = None
         self._database: Database | None = None
+        self._tracer: Tracer | None = None
 
     # Logging
 
@@ -137,7 +140,7 @@ class Host(Service):
         spool = await self._run(self._make_folders)
         self._start_tls()
         parameters = await self._start_postgres()
-        metrics = telemetry.metrics
+        metrics, self._tracer = telemetry.metrics, telemetry.tracer
         database = Database(
             parameters,
             reactor=self._reactor,
@@ -162,6 +165,7 @@ class Host(Service):
         room.start()
         self._stops.append(("room", room.stop))
         releaser = self._start_releaser(database, accounts, spool, notifier)
+        outbound = self._start_outbound(database, accounts, store, metrics, notifier)
         hosting = assembly.hosting(
             self._settings,
             accounts,
@@ -173,10 +177,11 @@ class Host(Service):
             run=self._run,
             room=room.refusal,
             stored=notifier.hint,
+            remote=outbound.recipients,
         )
         self._start_limits(database, hosting)
-        monitor = self._start_health(database, metrics)
-        self._preparing = Deferred.fromCoroutine(self._prepare(database, notifier, releaser))
+        monitor, activity = self._start_health(database, metrics)
+        self._preparing = Deferred.fromCoroutine(self._prepare(database, notifier, releaser, outbound))
         self._preparing.addErrback(self._failed_to_start)
         self._stops.append(("preparation", self._stop_preparing))
         if self._settings.data.embedded_postgres:
@@ -188,6 +193,10 @@ class Host(Service):
         self._stops.append(("listeners", self._listeners.stop))
         monitor.start()
         self._stops.append(("health checks", _awaited(monitor.stop)))
+        activity.start()
+        self._stops.append(("activity", _awaited(activity.stop)))
+        # First of all when we stop: what is on its way to other hosts ends while the sessions do
+        self._stops.append(("claims of outbound mail", outbound.begin_stop))
         tune_garbage_collection()
         log.info("relaymail is up: {listeners}", listeners=", ".join(self._listeners.names))
         if self._demo_run:
@@ -265,6 +274,7 @@ class Host(Service):
             reactor=self._reactor,
             crash=self._crash,
             on_result=metrics.notified,
+            tracer=self._tracer,
         )
         self._stops.append(("notifier", notifier.stop))
         return notifier
@@ -272,7 +282,12 @@ class Host(Service):
     def _start_retention(self, database: Database) -> None:
         ages = self._settings.retention
         retention = Retention(
-            database, events=ages.events, outbox=ages.outbox, messages=ages.messages, reactor=self._reactor
+            database,
+            events=ages.events,
+            outbox=ages.outbox,
+            queue=ages.queue,
+            messages=ages.messages,
+            reactor=self._reactor,
         )
         retention.start()
         self._stops.append(("retention", retention.stop))
@@ -292,6 +307,29 @@ class Host(Service):
         self._stops.append(("release of held messages", releaser.stop))
         return releaser
 
+    def _start_outbound(
+        self,
+        database: Database,
+        accounts: Accounts,
+        store: MessageStore,
+        metrics: Metrics,
+        notifier: Notifier,
+    ) -> Outbound:
+        outbound = Outbound(
+            self._settings,
+            database,
+            accounts,
+            store,
+            metrics,
+            resolver=assembly.resolver(self._settings, self._reactor),
+            reactor=self._reactor,
+            run=self._run,
+            stored=notifier.hint,
+            crash=self._crash,
+        )
+        self._stops.append(("outbound mail", outbound.stop))
+        return outbound
+
     def _start_limits(self, database: Database, hosting: Hosting) -> None:
         """Share what is counted with the other hosts, and with the operator."""
         failures = SharedFailures(hosting.limiter, database)
@@ -301,7 +339,7 @@ class Host(Service):
         sessions = self._listeners.sessions
         LimitDesk(database, name, self._clients, hosting.limiter, lambda: len(sessions)).start()
 
-    def _start_health(self, database: Database, metrics: Metrics) -> HealthMonitor:
+    def _start_health(self, database: Database, metrics: Metrics) -> tuple[HealthMonitor, Activity]:
         """Open the health port; the checks begin by themselves once there is something to look at."""
         settings = self._settings
         monitor = assembly.health_monitor(
@@ -324,12 +362,12 @@ class Host(Service):
             why = f"HealthCheck:Url: cannot listen on {url}: {error.socketError}"
             raise StartError(why, EX_UNAVAILABLE) from error
         self._stops.append(("health port", server.stop))
-        activity.start()
-        self._stops.append(("activity", _awaited(activity.stop)))
         assembly.watch(metrics, database, lambda: self._tls)
-        return monitor
+        return monitor, activity
 
-    async def _prepare(self, database: Database, notifier: Notifier, releaser: Releaser) -> None:
+    async def _prepare(
+        self, database: Database, notifier: Notifier, releaser: Releaser, outbound: Outbound
+    ) -> None:
         """Wait until mail can be stored; then what goes by what is stored may begin."""
         await wait_for_database(
             database, standalone=self._settings.data.embedded_postgres, reactor=self._reactor
@@ -341,11 +379,12 @@ class Host(Service):
             self._scram.start()
         notifier.start()
         releaser.start()
+        await outbound.start()
 
     def _surroundings(
         self, listener: ListenerName, hosting: Hosting, metrics: Metrics, spool: Path
     ) -> Surroundings:
-        session = MXSession if listener == "mx" else SubmissionSession
+        session = new_session(listener, self._tracer)
         return Surroundings(
             policy=assembly.listener_policy(self._settings, listener, has_certificate=self._tls is not None),
             reactor=self._reactor,

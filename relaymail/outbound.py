@@ -1,1 +1,298 @@
 """Outbound mail: the parts that bring what is queued to the next hosts, joined."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from twisted.logger import Logger
+
+from relaymail.delivery import retry
+from relaymail.delivery.addresses import OwnHost
+from relaymail.delivery.attempt import Tools
+from relaymail.delivery.bounces import Bounces, Reporting
+from relaymail.delivery.connections import Connections
+from relaymail.delivery.contents import Contents
+from relaymail.delivery.couriers import Couriers
+from relaymail.delivery.destinations import MOST, Destinations
+from relaymail.delivery.mta_sts import MTASTS
+from relaymail.delivery.policy_fetch import PolicyFetcher
+from relaymail.delivery.route import NextHost, Relay, Router
+from relaymail.delivery.runner import Clock, DestinationsSet, Runner
+from relaymail.delivery.signing import Signer
+from relaymail.delivery.tls_policy import HostPolicy, TLSPolicies
+from relaymail.delivery.verdicts import Verdicts
+from relaymail.dns import Resolver
+from relaymail.hosting.remote import RemoteRecipients
+from relaymail.settings import Settings
+from relaymail.smtp import client
+from relaymail.smtp.client import ClientConnection, ClientTimeouts, Credentials, TLSRequirement, TrustRoots
+from relaymail.store.accounts import Accounts
+from relaymail.store.database import Database
+from relaymail.store.dkim import DkimKeys
+from relaymail.store.messages import MessageStore
+from relaymail.store.queue import Queue
+from relaymail.store.queue_hint import QueueHint
+from relaymail.store.suppression import Suppressions
+from relaymail.telemetry import Metrics
+
+log = Logger()
+
+DOT_LEAVES: Final = 0.05
+"""Seconds after which a final dot has left the process (for the crash point behind it)."""
+
+
+def why_off(settings: Settings) -> str | None:
+    """Why nothing is taken for other hosts and sent on, as a sentence; ``None``: it is."""
+    if not settings.outbound_mail.enabled:
+        return "OutboundMail:Enabled is false"
+    name = own_name(settings)
+    if "." not in name.strip(".") or name.replace(".", "").isdigit():
+        return (
+            f'"{name}" (OutboundMail:SenderDomain, else Smtp:ServerName) is no full name: other hosts refuse'
+            " mail from a host without one; set one such as mail.example.com"
+        )
+    return None
+
+
+def own_name(settings: Settings) -> str:
+    """What is said in EHLO to other hosts."""
+    return settings.outbound_mail.sender_domain or settings.smtp.server_name
+
+
+class Outbound:
+    """Takes mail for elsewhere, where that is on, and sends it.
+
+    :param stored: called when a report was stored for a local user.
+    :param crash: called with the names of the points at which tests kill the process.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        accounts: Accounts,
+        store: MessageStore,
+        metrics: Metrics,
+        *,
+        resolver: Resolver,
+        reactor: Any,
+        run: Callable[..., Any],
+        stored: Callable[[], None],
+        crash: Callable[[str], None],
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._accounts = accounts
+        self._store = store
+        self._metrics = metrics
+        self._resolver = resolver
+        self._reactor = reactor
+        self._run = run
+        self._stored = stored
+        self._crash_now = crash
+        self._hint = QueueHint(database, reactor=reactor)
+        self._runner: Runner | None = None
+        self._connections: Connections | None = None
+        self._mta_sts: MTASTS | None = None
+        self._off = why_off(settings)
+        self.recipients: RemoteRecipients | None = None
+        """Decides about recipients elsewhere; ``None``: outbound is off."""
+        if self._off is None:
+            suppressions = Suppressions(database, clock=reactor)
+            self.recipients = RemoteRecipients(suppressions.find, self.queued)
+
+    def queued(self) -> None:
+        """Something was queued and committed."""
+        self._hint()
+        if self._runner is not None:
+            self._runner.hint()
+
+    async def start(self) -> None:
+        """Begin to send; the database and its tables are there."""
+        if self._off is not None:
+            log.warn("Outbound mail is off, recipients elsewhere are refused: {why}", why=self._off)
+            return
+        self._runner = self._make_runner(await self._trust_roots())
+        self._runner.start()
+
+    async def begin_stop(self) -> None:
+        """Claim no more; what is behind its final dot goes on."""
+        if self._runner is not None:
+            self._runner.begin_stop()
+
+    async def stop(self) -> None:
+        """End, with what is behind its final dot written down."""
+        if self._mta_sts is not None:
+            self._mta_sts.stop()
+        if self._runner is not None:
+            await self._runner.stop()
+        if self._connections is not None:
+            self._connections.close()
+        self._hint.stop()
+
+    # The parts
+
+    async def _trust_roots(self) -> TrustRoots:
+        try:
+            roots: TrustRoots = await self._run(TrustRoots.system)
+        except OSError as error:
+            log.error(
+                "No certificate authorities are installed: no host can be verified where it has to be: {why}",
+                why=str(error),
+            )
+            return TrustRoots(())
+        return roots
+
+    def _make_runner(self, roots: TrustRoots) -> Runner:
+        settings, reactor, database = self._settings.outbound_mail, self._reactor, self._database
+        schedule = retry.schedule(
+            settings.retry_delays, settings.max_retries, settings.retry_base_delay_seconds
+        )
+        clock = Clock(reactor.seconds)
+        queue = Queue(
+            database, reactor=reactor, owner=f"{socket.gethostname()}:{os.getpid()}", crash=self._crash
+        )
+        self._connections = self._make_connections(roots)
+        contents, verdicts = Contents(database), Verdicts(schedule, clock.age)
+        tools = Tools(
+            queue=queue,
+            contents=contents,
+            connections=self._connections,
+            signer=self._make_signer(),
+            verdicts=verdicts,
+            observer=self._metrics,
+            run=self._run,
+            seconds=reactor.seconds,
+            crash=self._crash,
+        )
+        # All of it goes to the smarthost, whose owner has set how much it may be
+        most = MOST if settings.relay_host is None else settings.max_concurrency
+        destinations = Destinations(settings.max_concurrency, most=most)
+        known = DestinationsSet(destinations)
+        couriers = Couriers(
+            tools,
+            router=self._make_router(),
+            destinations=destinations,
+            schedule=schedule,
+            settings=lambda: known.current,
+            settled=lambda owes: runner.settled(owes),
+            moved=lambda: runner.wake(),
+        )
+        runner = Runner(
+            database,
+            queue,
+            couriers,
+            contents,
+            verdicts,
+            schedule=schedule,
+            clock=clock,
+            settings=known,
+            reports=self._make_bounces(schedule).settle_debts,
+            reactor=reactor,
+            poll=settings.queue_polling_interval_seconds,
+            concurrency=settings.max_concurrency,
+        )
+        return runner
+
+    def _make_signer(self) -> Signer:
+        keys = DkimKeys(self._database, clock=self._reactor, run=self._run)
+        keys.listen()
+        return Signer(keys, run=self._run, now=lambda: datetime.now(UTC))
+
+    def _make_bounces(self, schedule: retry.Schedule) -> Bounces:
+        smtp = self._settings.smtp
+        name = own_name(self._settings)
+        reporting = Reporting(
+            server_name=name,
+            author=f"postmaster@{name}",
+            hosted_domains=frozenset(smtp.mx.hosted_domains),
+            life=schedule.longest(null_sender=False),
+            now=lambda: datetime.now(UTC),
+        )
+        return Bounces(
+            self._database,
+            self._accounts,
+            self._store,
+            reporting,
+            run=self._run,
+            stored=self._stored,
+            queued=self.queued,
+            observe=lambda action, outcome: self._metrics.reported(
+                "dropped" if outcome == "dropped" else action
+            ),
+        )
+
+    def _relay(self) -> Relay | None:
+        settings = self._settings.outbound_mail
+        return None if settings.relay_host is None else Relay(settings.relay_host, settings.relay_port)
+
+    def _own_names(self) -> set[str]:
+        """Our names, where who connects to a host of that name at the next hosts' port reaches us."""
+        smtp, outbound = self._settings.smtp, self._settings.outbound_mail
+        listens = smtp.enabled and smtp.mx.enabled and smtp.mx.port == outbound.port
+        return {smtp.server_name.lower(), own_name(self._settings).lower()} if listens else set()
+
+    def _make_router(self) -> Router:
+        smtp, outbound = self._settings.smtp, self._settings.outbound_mail
+        mx = smtp.enabled and smtp.mx.enabled and smtp.mx.port
+        listening = [(address, smtp.mx.port) for address in smtp.bind_addresses] if mx else []
+        own = OwnHost(self._own_names(), listening)
+        return Router(self._resolver, own=own, port=outbound.port, relay=self._relay())
+
+    def _make_connections(self, roots: TrustRoots) -> Connections:
+        fetcher = PolicyFetcher(self._resolver, reactor=self._reactor)
+        self._mta_sts = MTASTS(self._resolver, self._database, fetcher.fetch, clock=self._reactor)
+        policies = TLSPolicies(
+            self._resolver,
+            mta_sts=self._mta_sts,
+            roots=roots,
+            relay_use_tls=self._settings.outbound_mail.relay_use_tls,
+        )
+        return Connections(
+            self._make_connect(),
+            policies,
+            reactor=self._reactor,
+            observer=self._metrics,
+            own_names=self._own_names(),
+        )
+
+    def _make_connect(self) -> Callable[..., Any]:
+        settings, helo = self._settings.outbound_mail, own_name(self._settings)
+        seconds = settings.smtp_timeout_seconds
+        timeouts = ClientTimeouts() if seconds is None else ClientTimeouts.uniform(seconds)
+        relay = self._relay()
+        login = None
+        if settings.relay_username is not None and settings.relay_password is not None:
+            login = Credentials(settings.relay_username, settings.relay_password.reveal())
+
+        async def connect(
+            host: NextHost, address: str, policy: HostPolicy, requirement: TLSRequirement
+        ) -> ClientConnection:
+            ours = policy.source == "relay" and relay is not None and host.port == relay.port
+            ours = ours and relay is not None and host.name.strip("[]") == relay.host.lower().strip("[]")
+            return await client.connect(
+                self._reactor,
+                address,
+                host.port,
+                host=policy.server_name or address,
+                helo=helo,
+                tls=requirement,
+                timeouts=timeouts,
+                # The password is the smarthost's and nobody else's
+                credentials=login if ours else None,
+                clear_credentials=not settings.relay_use_tls,
+            )
+
+        return connect
+
+    # Tests
+
+    def _crash(self, point: str) -> None:
+        if point != "delivery-after-dot":
+            self._crash_now("delivery-before-settle" if point == "before-settle" else point)
+        elif self._settings.debug.crash_point == point:
+            self._reactor.callLater(DOT_LEAVES, self._crash_now, point)

@@ -236,7 +236,7 @@ class HostingSession:
         added_sender = await self._check_authors(content, summary)
         record = await self._record(content, digest, summary, added_sender)
         try:
-            stored = await self._hosting.store.accept(record)
+            stored = await self._save(record)
         except DatabaseError as error:
             log.error(
                 "Session {session}: message {id} was not stored: {why}",
@@ -247,6 +247,8 @@ class HostingSession:
             full = error.sqlstate == _DISK_FULL
             raise self._refusal(reply.NO_ROOM if full else reply.NOT_STORED, "not stored") from error
         self._hosting.stored()
+        if self._hosting.remote is not None and any(one.destination for one in self._recipients.values()):
+            self._hosting.remote.queued()
         took = self._hosting.seconds() - began
         self._hosting.metrics.message_received(self._peer.listener, content.size)
         self._hosting.metrics.message_processed(self._peer.listener, took)
@@ -261,6 +263,9 @@ class HostingSession:
             took=took * 1000,
         )
         return str(stored)
+
+    def _save(self, record: Record) -> Awaitable[UUID]:
+        return self._hosting.store.accept(record)
 
     async def _summarize(self, content: Content) -> Summary:
         whole = content.memory()
@@ -301,7 +306,7 @@ class HostingSession:
             peer.tls.cipher if peer.tls else None,
         )
         now = hosting.now()
-        message_id = uuid7()
+        message_id = self._new_id()
         release_at = release_time(self._parameters, now)
         return Record(
             id=message_id,
@@ -321,6 +326,9 @@ class HostingSession:
             added_sender=added_sender,
             release_at=release_at,
         )
+
+    def _new_id(self) -> UUID:
+        return uuid7()
 
     async def _owners(self, envelope: Envelope, summary: Summary) -> Mapping[str, UUID]:
         """Who has the header addresses that the envelope does not reach."""

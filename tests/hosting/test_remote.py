@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from twisted.internet.defer import maybeDeferred
 
-from relaymail.hosting.remote import RemoteRecipients, Suppressed
+from relaymail.hosting.remote import RemoteRecipients
 from relaymail.hosting.session import Hosting, HostingSession, MXSession, SubmissionSession
 from relaymail.smtp import reply
 from relaymail.smtp.address import parse_path
@@ -18,16 +18,17 @@ from relaymail.smtp.content import Content
 from relaymail.smtp.parameters import Parameters
 from relaymail.smtp.reply import Reply, ReplyError
 from relaymail.store.database import Database, DatabaseUnavailable
+from relaymail.store.suppression import Suppression
 from tests.hosting.conftest import add_user, session
 
 SINCE = datetime(2026, 11, 1, 23, 30, tzinfo=UTC)
 
 
-def remote(suppressed: Mapping[str, Suppressed] | None = None) -> RemoteRecipients:
-    async def find(address: str) -> Suppressed | None:
+def remote(suppressed: Mapping[str, Suppression] | None = None) -> RemoteRecipients:
+    async def find(address: str) -> Suppression | None:
         return (suppressed or {}).get(address)
 
-    return RemoteRecipients(find)
+    return RemoteRecipients(find, lambda: None)
 
 
 @pytest.fixture
@@ -100,8 +101,10 @@ async def test_with_outbound_off_nothing_is_taken_for_elsewhere(hosting: Hosting
 async def test_a_suppressed_address_is_refused_with_reason_and_date(
     hosting: Hosting, database: Database
 ) -> None:
-    known = Suppressed("5.1.1", "550 5.1.1 no such\nuser \u202e" + "here " * 100, SINCE)
-    sending = replace(hosting, remote=remote({"gone@xn--bcher-kva.example.org": known}))
+    address = "gone@xn--bcher-kva.example.org"
+    text = "550 5.1.1 no such\nuser \u202e" + "here " * 100
+    known = Suppression(address, "5.1.1", text, SINCE, SINCE + timedelta(30), None)
+    sending = replace(hosting, remote=remote({address: known}))
     mine = session(sending, SubmissionSession, await add_user(database, "user@example.test"))
     refusal = await recipient(mine, "<Gone@bücher.example.org>")
     assert refusal is not None
@@ -115,11 +118,11 @@ async def test_a_suppressed_address_is_refused_with_reason_and_date(
 
 
 async def test_a_list_that_cannot_be_read_is_temporary(hosting: Hosting, database: Database) -> None:
-    async def find(address: str) -> Suppressed | None:
+    async def find(address: str) -> Suppression | None:
         raise DatabaseUnavailable("away")
 
     mine = session(
-        replace(hosting, remote=RemoteRecipients(find)),
+        replace(hosting, remote=RemoteRecipients(find, lambda: None)),
         SubmissionSession,
         await add_user(database, "user@example.test"),
     )
