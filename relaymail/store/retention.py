@@ -7,8 +7,9 @@ from typing import Any, Final
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from relaymail.store import outbox
+from relaymail.store import outbox, suppression
 from relaymail.store.database import Database, DatabaseError
+from relaymail.store.queue_purge import purge_messages, purge_rows
 
 log = Logger()
 
@@ -22,21 +23,28 @@ _EVENTS: Final = (
     "DELETE FROM relaymail.event WHERE (message_id, id) IN (SELECT message_id, id FROM relaymail.event"
     " WHERE at < now() - make_interval(secs => %s) LIMIT %s)"
 )
-_MESSAGES: Final = (
-    "DELETE FROM relaymail.message WHERE id IN (SELECT id FROM relaymail.message"
-    " WHERE received_at < now() - make_interval(secs => %s) LIMIT %s)"
-)
 
 
 class Retention:
-    """Purges once an hour. Ages are in seconds; ``messages`` of ``None`` keeps them for ever."""
+    """Purges once an hour. Ages are in seconds; ``messages`` of ``None`` keeps them for ever.
+
+    A message that is still to be sent, reported on or released is kept, however old it is.
+    """
 
     def __init__(
-        self, database: Database, *, events: float, outbox: float, messages: float | None, reactor: Any
+        self,
+        database: Database,
+        *,
+        events: float,
+        outbox: float,
+        queue: float,
+        messages: float | None,
+        reactor: Any,
     ) -> None:
         self._database = database
         self._events = events
         self._outbox = outbox
+        self._queue = queue
         self._messages = messages
         self._loop = LoopingCall(self._purge)
         self._loop.clock = reactor
@@ -55,9 +63,11 @@ class Retention:
         purged = {
             "events": await self._delete("retention.events", _EVENTS, self._events),
             "outbox": await outbox.purge(self._database, self._outbox / DAY),
+            "queue": await purge_rows(self._database, self._queue, BATCH),
+            "suppressions": await suppression.purge(self._database, BATCH),
         }
         if self._messages is not None:
-            purged["messages"] = await self._delete("retention.messages", _MESSAGES, self._messages)
+            purged["messages"] = await purge_messages(self._database, self._messages, BATCH)
         return purged
 
     async def _delete(self, name: str, sql: str, age: float) -> int:

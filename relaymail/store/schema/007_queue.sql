@@ -481,7 +481,9 @@ DECLARE
     changed bigint[];
 BEGIN
     WITH wanted AS (
-        SELECT id FROM relaymail.queue WHERE id = ANY (p_ids) ORDER BY id FOR UPDATE
+        -- the message is locked against being purged
+        SELECT q.id FROM relaymail.queue AS q JOIN relaymail.message AS m ON m.id = q.message_id
+         WHERE q.id = ANY (p_ids) ORDER BY q.id FOR UPDATE OF q FOR KEY SHARE OF m
     ), again AS (
         UPDATE relaymail.queue AS q
            SET due_at = now(), state = 'queued',
