@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.threads import deferToThreadPool
 from twisted.web import http
@@ -16,6 +16,8 @@ from relaymail.health.result import Report, Status
 from relaymail.health.status import StatusDesk
 from relaymail.telemetry import Metrics
 from relaymail.telemetry.prometheus import exposition
+
+VARY: Final = {"Vary": "Accept"}
 
 
 def pages(
@@ -47,7 +49,7 @@ async def _live() -> Report:
 def _report_page(make: Callable[[], Awaitable[Report]]) -> Page:
     async def page(question: Question) -> Answer:
         report = await make()
-        return Answer(json.dumps(report.as_json()).encode(), "application/json", _code(report))
+        return Answer(json.dumps(report.as_json()).encode(), "application/json", _code(report), VARY)
 
     return page
 
@@ -57,7 +59,7 @@ def _status_page(desk: StatusDesk) -> Page:
 
     async def page(question: Question) -> Answer:
         facts = await desk.facts()
-        headers = {"Content-Security-Policy": policy(), "Referrer-Policy": "no-referrer", "Vary": "Accept"}
+        headers = {"Content-Security-Policy": policy(), "Referrer-Policy": "no-referrer", **VARY}
         return Answer(render(facts).encode(), "text/html; charset=utf-8", _code(facts.report), headers)
 
     return page

@@ -97,8 +97,11 @@ class Endpoint:
         payload: Any = _Payload
         self._client = HTTPClient(agent, cookies, payload)
 
-    async def post(self, payload: str) -> Outcome:
-        """Try once. Takes no longer than the deadline, and raises nothing: what goes wrong is the outcome."""
+    async def post(self, payload: str, traceparent: str | None = None) -> Outcome:
+        """Try once. Takes no longer than the deadline, and raises nothing: what goes wrong is the outcome.
+
+        :param traceparent: the header that joins the API's trace to ours (W3C Trace Context 3.2).
+        """
         late = False
 
         def give_up() -> None:
@@ -106,7 +109,7 @@ class Endpoint:
             late = True
             exchange.cancel()
 
-        exchange = Deferred.fromCoroutine(self._exchange(payload.encode()))
+        exchange = Deferred.fromCoroutine(self._exchange(payload.encode(), traceparent))
         timer = self._clock.callLater(self._deadline, give_up)
         try:
             return await exchange
@@ -116,9 +119,9 @@ class Endpoint:
             if timer.active():
                 timer.cancel()
 
-    async def _exchange(self, body: bytes) -> Outcome:
+    async def _exchange(self, body: bytes, traceparent: str | None) -> Outcome:
         response = await self._client.post(
-            self._url, data=body, headers=self._headers(), allow_redirects=False, unbuffered=True
+            self._url, data=body, headers=self._headers(traceparent), allow_redirects=False, unbuffered=True
         )
         drain = _Drain()
         response.deliverBody(drain)
@@ -127,8 +130,10 @@ class Endpoint:
             await drain.finished
         return _judge(response)
 
-    def _headers(self) -> Headers:
+    def _headers(self, traceparent: str | None) -> Headers:
         headers = Headers({b"Content-Type": [b"application/json"], b"User-Agent": [b"relaymail"]})
+        if traceparent is not None:
+            headers.addRawHeader(b"traceparent", traceparent.encode())
         if self._key is not None:
             headers.addRawHeader(b"Authorization", b"ApiKey " + self._key.reveal().encode())
         return headers

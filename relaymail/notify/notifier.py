@@ -29,6 +29,7 @@ from relaymail.store import outbox
 from relaymail.store.database import Database, DatabaseError
 from relaymail.store.outbox import OutboxRow
 from relaymail.store.waker import Waker
+from relaymail.telemetry.spans import Tracer
 
 log = Logger()
 
@@ -73,10 +74,10 @@ class Notifier:
     """The worker of the outbox.
 
     ``on_result`` is called for each attempt with ``sent``, ``refused`` or ``unavailable``, and with ``dead``
-    for each row given up. ``crash`` is called with the name of a point at which tests kill the process.
-    ``agent`` replaces our own connections. ``poll``, ``deadline`` (of one request) and ``lease`` are in
-    seconds. Raises ``ValueError`` for a ``base_url`` that is not an http(s) URL, and for a ``lease`` that
-    does not outlive a request.
+    for each row given up. ``tracer`` traces the calls for messages that are traced. ``crash`` is called with
+    the name of a point at which tests kill the process. ``agent`` replaces our own connections. ``poll``,
+    ``deadline`` (of one request) and ``lease`` are in seconds. Raises ``ValueError`` for a ``base_url`` that
+    is not an http(s) URL, and for a ``lease`` that does not outlive a request.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Notifier:
         agent: Any = None,
         crash: Callable[[str], None] = lambda point: None,
         on_result: Callable[[str], None] = lambda result: None,
+        tracer: Tracer | None = None,
         poll: float = POLL,
         deadline: float = DEADLINE,
         lease: float = LEASE,
@@ -105,6 +107,7 @@ class Notifier:
         self._waker = Waker(reactor)
         self._crash = crash
         self._on_result = on_result
+        self._tracer = tracer
         self._poll = poll
         self._lease = lease
         self._margin = deadline + MARGIN
@@ -241,7 +244,7 @@ class Notifier:
             self._ledger.unused(self._ready.popleft())
 
     async def _attempt(self, row: OutboxRow, epoch: int) -> None:
-        outcome = await self._endpoint.post(row.payload)
+        outcome = await self._post(row)
         if outcome.verdict is Verdict.SENT:
             self._crash("after-notify")
             self._ledger.sent(row)
@@ -250,10 +253,25 @@ class Notifier:
             return
         else:
             self._not_sent(row, outcome)
+        log.debug(
+            "Notification {notification} of message {message}, e-mail {email}: {result}",
+            notification=row.id,
+            message=row.message_id,
+            email=row.email_id,
+            result=outcome.verdict.value,
+        )
         self._on_result(outcome.verdict.value)
         self._breaker.record(outcome, epoch)
         if self._breaker.open:
             self._give_back()
+
+    async def _post(self, row: OutboxRow) -> Outcome:
+        span = self._tracer.notification(row.message_id) if self._tracer else None
+        if span is None:
+            return await self._endpoint.post(row.payload)
+        outcome = await self._endpoint.post(row.payload, span.traceparent)
+        span.end(None if outcome.verdict is Verdict.SENT else outcome.verdict.value)
+        return outcome
 
     def _not_sent(self, row: OutboxRow, outcome: Outcome) -> None:
         dead = row.age >= schedule.LIFE
@@ -266,7 +284,10 @@ class Notifier:
         if (dead or outcome.verdict is Verdict.REFUSED) and now >= self._quiet_until:
             self._quiet_until = now + QUIET
             log.warn(
-                "A notification was {what}: {reason}. More of these are not logged for {seconds:g} s",
+                "Notification {notification} of message {message} was {what}: {reason}. More of these are not"
+                " logged for {seconds:g} s",
+                notification=row.id,
+                message=row.message_id,
                 what="given up" if dead else "refused",
                 reason=outcome.reason,
                 seconds=QUIET,

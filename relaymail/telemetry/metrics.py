@@ -55,7 +55,7 @@ class Metrics:
         self.processing = Histogram(
             "smtp.message.processing.duration",
             "ms",
-            "From the last byte of a message to its reply",
+            "From the last byte of a message to its being durable",
             MILLISECONDS,
             listener,
         )
@@ -194,7 +194,7 @@ class Metrics:
         self.bytes.add(size, where)
 
     def message_processed(self, listener: str, seconds: float) -> None:
-        """A message was answered ``seconds`` after its last byte, whatever the answer was."""
+        """A message was made durable ``seconds`` after its last byte."""
         self.processing.record(seconds * 1000, (listener,))
 
     def batch_stored(self, messages: int) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.utils import getProcessOutputAndValue
-from twisted.logger import capturedLogs
+from twisted.logger import LogLevel, capturedLogs
 
 from relaymail.notify import Notifier
 from relaymail.settings import Secret
@@ -149,8 +149,10 @@ async def test_an_hour_without_the_api_loses_nothing(
     for _ in range(4):
         expected.update(payloads(10))
     assert Counter(api.bodies) == expected
-    told = [line for line in lines if line["log_namespace"].startswith("relaymail.notify")]
+    ours = [line for line in lines if line["log_namespace"].startswith("relaymail.notify")]
+    told = [line for line in ours if line["log_level"] is not LogLevel.debug]
     assert [line["log_level"].name for line in told] == ["warn", "info"]
+    assert {line["result"] for line in ours if line["log_level"] is LogLevel.debug} == {"unavailable", "sent"}
     assert told[0]["reason"] == "connection refused"
 
 
