@@ -198,7 +198,8 @@ class TLSPolicies:
         requirement = self._verified(host)
         if host.port == IMPLICIT_TLS_PORT:
             requirement = requirement.implicitly()
-        return HostPolicy("requiretls", requirement, _identity(host), "REQUIRETLS of the message")
+        source: Source = "relay" if route.kind == "relay" else "requiretls"
+        return HostPolicy(source, requirement, _identity(host), "REQUIRETLS of the message")
 
     async def _is_vouched_for(self, route: Route, host: NextHost) -> bool:
         if route.secure or route.kind in ("relay", "literal") or host.name == route.destination:

@@ -13,6 +13,8 @@ import dns.flags
 import dns.message
 import dns.name
 import dns.nameserver
+import dns.rcode
+import dns.rdataclass
 import dns.rdatatype
 import dns.rdtypes.ANY.MX
 import dns.resolver
@@ -114,6 +116,8 @@ class Resolver:
             raise NoSuchDomain(name, rdtype) from None
         if question == dns.name.root:
             raise NoSuchDomain(name, rdtype)
+        if not fresh and (known := self._known(name, question, wanted)) is not None:
+            return known
         seconds = self._timeout if limit is None else limit
         asking = Deferred.fromCoroutine(self._ask(name, question, wanted, seconds, fresh))
         asking.addTimeout(seconds, self._reactor)
@@ -121,6 +125,20 @@ class Resolver:
             return await asking
         except DeferredTimeout:
             raise DNSFailure(name, rdtype, "timeout") from None
+
+    def _known(self, name: str, question: dns.name.Name, wanted: dns.rdatatype.RdataType) -> Answer | None:
+        """What the cache says. dnspython would say the same, at ten times the price: each message asks."""
+        found = self._cache.get((question, wanted, dns.rdataclass.IN))
+        if found is not None:
+            if found.rrset is not None:
+                return _as_answer(found)
+            rdtype = dns.rdatatype.to_text(wanted)
+            raise NoRecords(name, rdtype, authenticated=_authenticated(found.response))
+        denied = self._cache.get((question, dns.rdatatype.ANY, dns.rdataclass.IN))
+        if denied is not None and denied.response.rcode() == dns.rcode.NXDOMAIN:
+            rdtype = dns.rdatatype.to_text(wanted)
+            raise NoSuchDomain(name, rdtype, authenticated=_authenticated(denied.response))
+        return None
 
     async def _ask(
         self, name: str, question: dns.name.Name, wanted: dns.rdatatype.RdataType, seconds: float, fresh: bool
@@ -139,9 +157,7 @@ class Resolver:
             raise NoRecords(name, rdtype, authenticated=_authenticated(answered)) from None
         except (dns.exception.DNSException, OSError) as outcome:
             raise DNSFailure(name, rdtype, _failure_kind(outcome)) from outcome
-        assert found.rrset is not None
-        canonical = found.canonical_name.to_text(omit_final_dot=True).lower()
-        return Answer(tuple(found.rrset), _authenticated(found.response), int(found.rrset.ttl), canonical)
+        return _as_answer(found)
 
     def _dnspython(
         self, servers: Sequence[Server], seconds: float, fresh: bool
@@ -160,6 +176,12 @@ class Resolver:
     def _trusts(self, server: Server) -> bool:
         address = ip_address(server.address)
         return any(address in network for network in self._trusted)
+
+
+def _as_answer(found: dns.resolver.Answer) -> Answer:
+    assert found.rrset is not None
+    canonical = found.canonical_name.to_text(omit_final_dot=True).lower()
+    return Answer(tuple(found.rrset), _authenticated(found.response), int(found.rrset.ttl), canonical)
 
 
 def _authenticated(response: dns.message.Message) -> bool:

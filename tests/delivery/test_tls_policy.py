@@ -326,6 +326,7 @@ async def test_requiretls_is_never_sent_to_a_smarthost_in_clear(ask: Ask, smart:
     found = await ask(relay=Relay(smart, port), relay_use_tls=False, require_tls=True)
     expected = verified(smart)
     assert found.requirement == (expected.implicitly() if port == 465 else expected)
+    assert found.source == "relay", "it is logged in to as ever"
 
 
 @pytest.mark.parametrize("tls", ["none", "opportunistic", "encrypted"])

@@ -184,6 +184,49 @@ async def test_answers_are_cached_and_fresh_asks_again(dns_server: DNSServer, re
     assert len(dns_server.queries) == 2
 
 
+@pytest.mark.parametrize("authentic", [True, False])
+async def test_denials_are_cached_as_what_they_are(
+    dns_server: DNSServer, resolver: Resolver, authentic: bool
+) -> None:
+    denial = code("NXDOMAIN")
+
+    def authenticated_denial(query: dns.message.Message, transport: str) -> bytes | None:
+        wire = denial(query, transport)
+        assert wire is not None
+        response = dns.message.from_wire(wire)
+        if authentic:
+            response.flags |= dns.flags.AD
+        return response.to_wire()
+
+    dns_server.behaviour = answer(authentic=authentic)
+    for _ in range(3):
+        with pytest.raises(NoRecords, match=r"example\.test has no TLSA records") as nodata:
+            await resolver.lookup("example.test", "TLSA")
+        assert nodata.value.authenticated == authentic
+    assert len(dns_server.queries) == 1
+    dns_server.behaviour = authenticated_denial
+    for rdtype in ("TLSA", "MX", "A"):
+        with pytest.raises(NoSuchDomain, match=r"nowhere\.test does not exist") as nxdomain:
+            await resolver.lookup("nowhere.test", rdtype)
+        assert (nxdomain.value.authenticated, nxdomain.value.rdtype) == (authentic, rdtype)
+    assert len(dns_server.queries) == 2, "no type of a name that does not exist"
+
+
+async def test_a_cached_alias_tells_whose_records_they_are(dns_server: DNSServer, resolver: Resolver) -> None:
+    def alias(query: dns.message.Message, transport: str) -> bytes:
+        response = dns.message.make_response(query)
+        response.answer = [
+            dns.rrset.from_text("a.example.test.", 60, "IN", "CNAME", "B.example.test."),
+            dns.rrset.from_text("B.example.test.", 60, "IN", "A", "192.0.2.1"),
+        ]
+        return response.to_wire()
+
+    dns_server.behaviour = alias
+    for _ in range(2):
+        assert (await resolver.lookup("A.example.test", "A")).canonical == "b.example.test"
+    assert len(dns_server.queries) == 1
+
+
 async def test_an_answer_without_lifetime_is_not_kept(dns_server: DNSServer, resolver: Resolver) -> None:
     dns_server.behaviour = answer("10 mx.example.test.", ttl=0)
     await resolver.mx("example.test")
