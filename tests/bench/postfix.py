@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 MAIN = """\
@@ -49,6 +50,16 @@ postlog unix-dgram n - n - 1 postlogd
 """
 
 
+SENDING = """\
+mydestination =
+default_transport = smtp
+transport_maps = inline:{{ {routes} }}
+smtp_destination_concurrency_limit = {per_domain}
+qmgr_message_active_limit = 20000
+in_flow_delay = 0
+"""
+
+
 class Postfix:
     """Accepts for ``example.test`` with the discard transport: queue file, fsync, then away with it."""
 
@@ -69,14 +80,20 @@ class Postfix:
         for part in ("etc", "queue", "data"):
             (self._folder / part).mkdir(parents=True)
         shutil.chown(self._folder / "data", "postfix")
-        (self._config / "main.cf").write_text(MAIN.format(folder=self._folder))
-        (self._config / "master.cf").write_text(MASTER.format(port=self.port))
+        (self._config / "main.cf").write_text(self._main())
+        (self._config / "master.cf").write_text(self._master())
         self._postfix("start")
         wait_for_port(self.port)
 
     def stop(self) -> None:
         """Stop it and wait until it is gone."""
         self._postfix("stop")
+
+    def _main(self) -> str:
+        return MAIN.format(folder=self._folder)
+
+    def _master(self) -> str:
+        return MASTER.format(port=self.port)
 
     def _postfix(self, command: str) -> None:
         done = subprocess.run(
@@ -85,6 +102,51 @@ class Postfix:
         if done.returncode:
             log = self._folder / "log"
             raise SystemExit(f"postfix {command}: {done.stderr}{log.read_text() if log.exists() else ''}")
+
+
+class SendingPostfix(Postfix):
+    """Takes messages without sending them, and then sends them all.
+
+    :param routes: where the mail of each domain goes, as ``[address]:port``.
+    :param concurrency: connections in all; ``per_domain``: to one domain.
+    """
+
+    def __init__(
+        self, folder: Path, port: int, routes: Mapping[str, str], concurrency: int, per_domain: int
+    ) -> None:
+        super().__init__(folder, port)
+        self._routes = routes
+        self._concurrency = concurrency
+        self._per_domain = per_domain
+        self._sending = False
+
+    def fill(self, messages: int, octets: int) -> None:
+        """Have it take messages, as many for each domain."""
+        for domain in self._routes:
+            command = ["smtp-source", "-s", "10", "-d", "-m", str(messages // len(self._routes))]
+            command += ["-l", str(octets), "-f", "sender@example.test", "-t", f"user@{domain}"]
+            subprocess.run([*command, f"127.0.0.1:{self.port}"], check=True)
+
+    def send(self) -> None:
+        """Begin to send them: the queue manager starts."""
+        self._sending = True
+        (self._config / "master.cf").write_text(self._master())
+        self._postfix("reload")
+
+    def _main(self) -> str:
+        routes = ", ".join(f"{{ {domain} = smtp:{to} }}" for domain, to in self._routes.items())
+        plain = "".join(
+            line
+            for line in super()._main().splitlines(keepends=True)
+            if not line.startswith(("mydestination", "default_transport"))
+        )
+        return plain + SENDING.format(routes=routes, per_domain=self._per_domain)
+
+    def _master(self) -> str:
+        plain = super()._master()
+        if not self._sending:
+            plain = "".join(line for line in plain.splitlines(keepends=True) if not line.startswith("qmgr"))
+        return plain + f"smtp unix - - n - {self._concurrency} smtp\n"
 
 
 def free_port() -> int:

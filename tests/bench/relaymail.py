@@ -44,8 +44,8 @@ class Relaymail:
             **self._settings,
         }
         command = [str(Path(sys.executable).parent / "twistd"), "-n", "relaymail", "--demo"]
-        self._folder.mkdir(parents=True)
-        with open(self._folder / "log", "wb") as log:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with open(self._folder / "log", "ab") as log:
             self._process = subprocess.Popen(
                 [*command, "--data", str(self._folder / "data")],
                 env={**os.environ, **settings},
@@ -59,6 +59,17 @@ class Relaymail:
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
         self._process.wait(60)
+
+    def url(self) -> str:
+        """Of its database."""
+        command = [
+            str(Path(sys.executable).parent / "relaymail"),
+            "--demo",
+            "--data",
+            str(self._folder / "data"),
+        ]
+        done = subprocess.run([*command, "db", "url"], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
 
     def memory(self) -> int:
         """Resident octets of the host."""

@@ -1,0 +1,88 @@
+"""What tests of outbound mail share: name servers, next hosts, and what the queue says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+from tests.end_to_end.host import Host
+from tests.end_to_end.sink import Sink
+from tests.end_to_end.waiting import until
+from tests.support.dns_server import ThreadedDNSServer, Zones
+
+NAME = "relay.sender.test"
+"""How the host calls itself to others."""
+
+
+class Internet:
+    """Name servers and a port that all next hosts share; each domain has a sink at an address of its own."""
+
+    def __init__(self) -> None:
+        self.zones = Zones()
+        self.dns = ThreadedDNSServer(self.zones)
+        self.dns.start()
+        self._sinks: list[Sink] = []
+        self.port = 0
+
+    def sink(self, *domains: str, **how: Any) -> Sink:
+        """A next host for these domains."""
+        sink = Sink(f"127.0.0.{len(self._sinks) + 2}", self.port, **how)
+        self.port = sink.port
+        self._sinks.append(sink)
+        self.lead(sink, *domains)
+        return sink
+
+    def lead(self, sink: Sink, *domains: str) -> None:
+        """Have the MX of these domains lead to a sink."""
+        name = f"mx{self._sinks.index(sink)}.hosts.test"
+        self.zones.a(name, sink.address)
+        for domain in domains:
+            self.zones.mx(domain, f"10 {name}")
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What the host must be told of it."""
+        return {
+            "OutboundMail__SenderDomain": NAME,
+            "OutboundMail__Port": str(self.port),
+            "Dns__Servers__0": self.dns.address,
+            "HealthCheck__DnsTestDomain": "test.test",
+        }
+
+    def stop(self) -> None:
+        """End all of it."""
+        for sink in self._sinks:
+            sink.stop()
+        self.dns.stop()
+
+
+@contextmanager
+def internet() -> Iterator[Internet]:
+    """One for the length of a block."""
+    made = Internet()
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+def states(host: Host, message: str) -> dict[str, str]:
+    """The state of each queued recipient of a message."""
+    rows = host.rows("SELECT recipient, state FROM relaymail.queue WHERE message_id = %s", UUID(message))
+    return dict(rows)
+
+
+def until_state(host: Host, message: str, state: str, limit: float = 30.0) -> None:
+    """Wait until all queued recipients of a message are in a state."""
+    until(lambda: set(states(host, message).values()) == {state}, limit)
+
+
+def attempts(host: Host, message: str) -> list[tuple[Any, ...]]:
+    """Outcome, phase, status and possible duplicate of each try, oldest first."""
+    return host.rows(
+        "SELECT outcome, phase, status, possible_duplicate FROM relaymail.attempts WHERE message_id = %s"
+        " ORDER BY started_at, number",
+        UUID(message),
+    )
