@@ -14,6 +14,7 @@ from uuid import UUID
 import msgspec
 from msgspec.structs import replace
 
+from relaymail.message.dsn_request import wanted
 from relaymail.message.ids import random_id
 from relaymail.message.record import MailboxEmail, MailboxRecipient, Record
 from relaymail.message.summary import Attachment, summarize
@@ -42,6 +43,12 @@ _QUEUE: Final = (
     "INSERT INTO relaymail.queue (message_id, n, recipient, destination, priority, queued_at, due_at)"
     " VALUES ",
     "(%s,%s,%s,%s,%s,greatest(now(),%s::timestamptz),greatest(now(),%s::timestamptz))",
+)
+# Here it is delivered with the acceptance, or when it is released: all that is left to do is to say so
+_REACHED: Final = (
+    "INSERT INTO relaymail.queue (message_id, n, recipient, destination, state, finished_at, last_status,"
+    " owed_dsn, dsn_due_at) VALUES ",
+    "(%s,%s,%s,%s,'delivered',greatest(now(),%s::timestamptz),'2.1.5','delivered',%s::timestamptz)",
 )
 _ARRIVAL: Final = (
     "INSERT INTO relaymail.arrival (destination, priority, due_at) VALUES ",
@@ -120,6 +127,8 @@ class Rows:
             self._row(_RECIPIENT, (message_id, n, recipient.address, _text(recipient.user_id), parameters))
             if recipient.destination is not None:
                 self._queue(record, n, recipient.address, recipient.destination)
+            elif recipient.parameters and wanted("delivered", recipient.parameters):
+                self._reached(record, n, recipient.address)
         self._row(_EVENT, (message_id, "accepted"))
         for email in record.emails:
             self._email(record, email)
@@ -142,6 +151,16 @@ class Rows:
         if arrival not in self._arrivals:
             self._arrivals.add(arrival)
             self._row(_ARRIVAL, arrival)
+
+    def _reached(self, record: Record, n: int, address: str) -> None:
+        """A recipient here whose sender wants to hear that the message got there (RFC 3461 5.2.2).
+
+        Strangers are not told: anyone could have that sent to anyone.
+        """
+        if record.origin.login_user_id is not None and record.envelope.reverse_path:
+            due = None if record.release_at is None else record.release_at.isoformat()
+            domain = address.rpartition("@")[2].lower()
+            self._row(_REACHED, (record.id.hex, n, address, domain, due, due))
 
     def _attachment(self, record: Record, attachment: Attachment, content: bytes) -> None:
         """An attachment of every row of ``Emails``; its content travels once."""
@@ -205,6 +224,7 @@ _ORDER: Final = (
     _MESSAGE,
     _PART,
     _RECIPIENT,
+    _REACHED,
     _EVENT,
     _EMAIL,
     _EMAIL_ANSWER,

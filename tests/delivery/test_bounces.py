@@ -5,7 +5,7 @@ from __future__ import annotations
 import email
 import email.policy
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -82,11 +82,13 @@ class Situation:
         login: bool = True,
         mail: Mapping[str, str | None] | None = None,
         rcpt: Mapping[str, str | None] | None = None,
+        here: bool = False,
+        release_at: datetime | None = None,
     ) -> UUID:
-        """Anna sends a message to ``addresses``, by default one."""
+        """Anna sends a message to ``addresses``, by default one elsewhere."""
         made = await record(raw, self.folder)
         recipients = tuple(
-            EnvelopeRecipient(address, None, rcpt or {}, address.rpartition("@")[2])
+            EnvelopeRecipient(address, None, rcpt or {}, None if here else address.rpartition("@")[2])
             for address in addresses or ("b@x.example",)
         )
         made = replace(
@@ -96,6 +98,7 @@ class Situation:
             ),
             envelope=Envelope(sender, recipients, mail or {}),
             emails=(),
+            release_at=release_at,
         )
         return await self.store.accept(made)
 
@@ -407,6 +410,38 @@ async def test_without_an_end_none_is_told(situation: Situation) -> None:
     await s.queue.settle(deferred(job, owes="delayed"))
     await s.bounces(life=float("inf")).settle_debts()
     assert "Will-Retry-Until" not in fields(await s.report())[1]
+
+
+async def test_who_is_here_and_got_it_is_told_of_to_who_asked(situation: Situation) -> None:
+    s = situation
+    await s.add_anna()
+    success = {"NOTIFY": "SUCCESS,FAILURE"}
+    for login in (True, False):
+        await s.put("bob@example.test", rcpt=success, login=login, here=True)
+    await s.put("bob@example.test", here=True)
+    await s.put("bob@example.test", rcpt=success, sender="", here=True)
+    assert await s.owed() == 1
+    assert await s.bounces().settle_debts() == 1
+    assert s.observed == [("delivered", "stored")]
+    report = await s.report()
+    assert report["Subject"] == "Delivered: Lunch"
+    assert fields(report)[1] == {
+        "Final-Recipient": "rfc822;bob@example.test",
+        "Action": "delivered",
+        "Status": "2.1.5",
+    }
+    assert parts(report)[2].get_content_type() == "text/rfc822-headers"
+    assert await s.claim() == []
+
+
+async def test_a_message_that_is_held_is_not_delivered_yet(situation: Situation) -> None:
+    s = situation
+    await s.add_anna()
+    later = datetime.now(UTC) + timedelta(hours=1)
+    await s.put("bob@example.test", rcpt={"NOTIFY": "SUCCESS"}, here=True, release_at=later)
+    assert await s.bounces().settle_debts() == 0
+    await s.end_leases()
+    assert await s.bounces().settle_debts() == 1
 
 
 async def test_ret_and_length_say_what_is_returned(situation: Situation) -> None:
