@@ -14,7 +14,7 @@ from typing import Final, Literal
 from twisted.logger import Logger
 
 from relaymail.delivery.addresses import literal_address
-from relaymail.delivery.dane import TLSAFailed, tlsa_records
+from relaymail.delivery.dane import HostRecords, TLSAFailed, tlsa_records
 from relaymail.delivery.mta_sts import MTASTS
 from relaymail.delivery.mta_sts_policy import Policy
 from relaymail.delivery.route import NextHost, Relay, Route
@@ -27,7 +27,9 @@ IMPLICIT_TLS_PORT: Final = 465
 
 Source = Literal["override", "relay", "dane", "mta-sts", "requiretls", "opportunistic"]
 """What the requirement comes from."""
-OverrideTLS = Literal["none", "opportunistic", "encrypted", "verified"]
+OverrideTLS = Literal["none", "opportunistic", "encrypted", "verified", "dane", "implicit"]
+"""What an operator may set: clear text; TLS where it is offered; TLS with any certificate; with a certificate
+of an authority; with TLSA records; with a certificate of an authority, and from the first octet on."""
 Count = Callable[[str], None]
 
 _SETTING: Final = {"relay": "relay", "override": "destination"}
@@ -111,9 +113,9 @@ class TLSPolicies:
         """
         override = override or Override()
         if route.kind == "relay":
-            found = self._of_relay(host, override)
+            found = await self._set(route, host, "relay", override.tls or self._relay_default(override))
         elif override.tls is not None:
-            found = self._set(host, "override", override.tls)
+            found = await self._set(route, host, "override", override.tls)
         else:
             found = await self._of_domain(route, host)
         if require_tls:
@@ -121,14 +123,13 @@ class TLSPolicies:
         self._count(found.source)
         return found
 
-    def _of_relay(self, host: NextHost, override: Override) -> HostPolicy:
-        if override.tls is not None:
-            return self._set(host, "relay", override.tls)
-        verified = override.relay is not None or self._relay_use_tls
-        return self._set(host, "relay", "verified" if verified else "none")
+    def _relay_default(self, override: Override) -> OverrideTLS:
+        # The setting is the smarthost's, not that of another relay
+        return "verified" if override.relay is not None or self._relay_use_tls else "none"
 
-    def _set(self, host: NextHost, source: Source, tls: OverrideTLS) -> HostPolicy:
+    async def _set(self, route: Route, host: NextHost, source: Source, tls: OverrideTLS) -> HostPolicy:
         """What the operator has set."""
+        name = _identity(host)
         match tls:
             case "none":
                 requirement = TLSRequirement.none()
@@ -136,17 +137,27 @@ class TLSPolicies:
                 requirement = TLSRequirement.opportunistic()
             case "encrypted":
                 requirement = TLSRequirement.encrypted()
-            case "verified":
+            case "dane":
+                dane = await self._dane(route, host)
+                if dane is None or not dane.records:
+                    raise HostRefused(
+                        451, "4.7.0", f"{host.name} has no usable TLSA record, as is set it must"
+                    )
+                requirement, name = TLSRequirement.dane(dane.records, dane.names), dane.base
+            case "verified" | "implicit":
                 requirement = self._verified(host)
-        if host.port == IMPLICIT_TLS_PORT and tls != "none":
+        if tls == "implicit" or (host.port == IMPLICIT_TLS_PORT and tls != "none"):
             requirement = requirement.implicitly()
-        return HostPolicy(source, requirement, _identity(host), f"{tls}, as set for the {_SETTING[source]}")
+        return HostPolicy(source, requirement, name, f"{tls}, as set for the {_SETTING[source]}")
 
-    async def _of_domain(self, route: Route, host: NextHost) -> HostPolicy:
+    async def _dane(self, route: Route, host: NextHost) -> HostRecords | None:
         try:
-            dane = await tlsa_records(self._resolver, route, host)
+            return await tlsa_records(self._resolver, route, host)
         except TLSAFailed as error:
             raise HostRefused(451, "4.4.3", f"the TLSA records of {host.name}: {error}") from None
+
+    async def _of_domain(self, route: Route, host: NextHost) -> HostPolicy:
+        dane = await self._dane(route, host)
         if dane is not None and dane.records:
             requirement = TLSRequirement.dane(dane.records, dane.names)
             return HostPolicy("dane", requirement, dane.base, f"TLSA records of {dane.base}")

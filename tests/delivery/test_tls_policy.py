@@ -223,6 +223,7 @@ async def test_unsigned_exchangers_have_no_dane_but_mta_sts(ask: Ask, zones: Zon
         ("opportunistic", TLSRequirement.opportunistic()),
         ("encrypted", TLSRequirement.encrypted()),
         ("verified", verified("mx.test")),
+        ("implicit", verified("mx.test").implicitly()),
     ],
 )
 async def test_what_is_set_for_a_destination_comes_first(
@@ -234,6 +235,29 @@ async def test_what_is_set_for_a_destination_comes_first(
     found = await ask(override=Override(tls=tls))
     assert (found.source, found.requirement) == ("override", requirement)
     assert tls in found.why
+
+
+async def test_dane_that_is_set_is_a_must(ask: Ask, zones: Zones, sts: Policies) -> None:
+    sts.set("example.test", "enforce", "mx.test")
+    for records in ([], [f"1 1 1 {DIGEST}"]):
+        sign(zones, *records)
+        refused = await refusal(ask(override=Override("dane")))
+        assert (refused.code, refused.status) == (451, "4.7.0")
+    sign(zones, f"3 1 1 {DIGEST}")
+    found = await ask(override=Override("dane"))
+    assert (found.source, found.requirement) == (
+        "override",
+        TLSRequirement.dane([EE], ("mx.test", "example.test")),
+    )
+    zones.fail("_25._tcp.mx.test", "TLSA")
+    assert (await refusal(ask(override=Override("dane")))).status == "4.4.3"
+
+
+async def test_a_relay_may_have_dane_too(ask: Ask, zones: Zones) -> None:
+    zones.a("special.test", "192.0.2.1", signed=True)
+    zones.set("_26._tcp.special.test", "TLSA", f"3 1 1 {DIGEST}", signed=True)
+    found = await ask(override=Override("dane", Relay("special.test", 26)))
+    assert (found.source, found.requirement) == ("relay", TLSRequirement.dane([EE], ("special.test",)))
 
 
 # Relays
