@@ -16,6 +16,9 @@ from relaymail.cli.key import key
 from relaymail.cli.limits import limits
 from relaymail.cli.message import message
 from relaymail.cli.outbox import outbox
+from relaymail.cli.queue import queue
+from relaymail.cli.suppression import suppression
+from relaymail.cli.trace import trace
 from relaymail.cli.user import user
 
 EPILOG = """
@@ -25,6 +28,8 @@ Examples:
   relaymail key create anna@example.test --name laptop
   relaymail message list --limit 20
   relaymail message export 01890a5d-ac96 > message.eml
+  relaymail queue list --domain example.org
+  relaymail trace 01890a5d-ac96
   relaymail doctor
   relaymail --demo --data ./relaymail-demo db url
 
@@ -63,7 +68,7 @@ def cli(context: click.Context, config_file: Path | None, demo: bool, data: Path
     context.obj = Invocation(config_file, demo, data)
 
 
-for _group in (user, key, message, config, db, outbox, limits, dkim, doctor):
+for _group in (user, key, message, trace, queue, suppression, config, db, outbox, limits, dkim, doctor):
     cli.add_command(_group)
 
 
