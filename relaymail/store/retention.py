@@ -7,7 +7,7 @@ from typing import Any, Final
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from relaymail.store import outbox, suppression
+from relaymail.store import mta_sts, outbox, suppression
 from relaymail.store.database import Database, DatabaseError
 from relaymail.store.queue_purge import purge_messages, purge_rows
 
@@ -18,6 +18,8 @@ INTERVAL: Final = 3600.0
 BATCH: Final = 1000
 """Rows deleted by one statement."""
 DAY: Final = 86400.0
+EXPIRED_POLICIES: Final = 7.0
+"""Days for which an MTA-STS policy that does not count any more can still be looked at."""
 
 _EVENTS: Final = (
     "DELETE FROM relaymail.event WHERE (message_id, id) IN (SELECT message_id, id FROM relaymail.event"
@@ -65,6 +67,7 @@ class Retention:
             "outbox": await outbox.purge(self._database, self._outbox / DAY),
             "queue": await purge_rows(self._database, self._queue, BATCH),
             "suppressions": await suppression.purge(self._database, BATCH),
+            "policies": await mta_sts.purge(self._database, EXPIRED_POLICIES, BATCH),
         }
         if self._messages is not None:
             purged["messages"] = await purge_messages(self._database, self._messages, BATCH)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from twisted.internet.defer import maybeDeferred
 
+from relaymail.store import mta_sts
 from relaymail.store.database import Database
 from relaymail.store.messages import MessageStore
 from relaymail.store.queue_purge import purge_rows
@@ -36,9 +37,10 @@ async def test_old_events_finished_outbox_rows_and_messages_are_deleted(
         "UPDATE relaymail.message SET received_at = now() - interval '11 days' WHERE subject IN ('0', '1')",
     )
     keeping = retention(database)
-    assert await keeping.purge() == {"events": 3, "outbox": 0, "queue": 0, "suppressions": 0}
+    nothing = {"events": 0, "outbox": 0, "queue": 0, "suppressions": 0, "policies": 0}
+    assert await keeping.purge() == {**nothing, "events": 3}
     purging = retention(database, messages=10 * DAY)
-    assert await purging.purge() == {"events": 0, "outbox": 0, "queue": 0, "suppressions": 0, "messages": 2}
+    assert await purging.purge() == {**nothing, "messages": 2}
     left = await database.query("test.left", "SELECT subject FROM relaymail.message ORDER BY subject")
     assert left == [("2",), ("3",)]
     assert await database.query("test.parts", "SELECT count(*) FROM relaymail.message_part") == [(2,)]
@@ -124,3 +126,10 @@ async def test_expired_suppressions_go(database: Database) -> None:
     await suppressions.add("here@x.example", "no such user")
     assert (await retention(database).purge())["suppressions"] == 1
     assert [entry.address for entry in await suppressions.list_entries()] == ["here@x.example"]
+
+
+async def test_mta_sts_policies_that_expired_go(database: Database) -> None:
+    await mta_sts.save(database, "old.test", "1", "policy", -8 * 86_400)
+    await mta_sts.save(database, "new.test", "1", "policy", -6 * 86_400)
+    assert (await retention(database).purge())["policies"] == 1
+    assert await mta_sts.read(database, "new.test") is not None

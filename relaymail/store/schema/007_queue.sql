@@ -77,7 +77,8 @@ CREATE TABLE relaymail.destination (
     max_recipients   integer CHECK (max_recipients BETWEEN 1 AND 1000),   -- of one transaction
     relay_host       text,                   -- instead of the MX; a name or an address
     relay_port       integer CHECK (relay_port BETWEEN 1 AND 65535),
-    tls_level        text CHECK (tls_level IN ('none', 'opportunistic', 'verified', 'dane', 'implicit')),
+    tls_level        text CHECK (tls_level IN
+                     ('none', 'opportunistic', 'encrypted', 'verified', 'dane', 'implicit')),
     note             text
 );
 
