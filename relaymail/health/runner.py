@@ -60,10 +60,11 @@ class CheckRunner:
         self._run = None
         self._latest, self._latest_at = report, self._clock.seconds()
         waiters, self._waiters = self._waiters, []
+        if report.result is not STOPPED:
+            # Before the others: one of them may ask for what was noted
+            self._noted(report)
         for waiter in waiters:
             waiter.callback(report)
-        if report.result is not STOPPED:
-            self._noted(report)
 
 
 class _Run:

@@ -92,29 +92,72 @@ async def test_a_file_gone_bad_is_unhealthy_though_the_old_one_is_in_use() -> No
     assert result.data["daysUntilExpiry"] == 90
 
 
-async def test_a_real_certificate_is_judged(tmp_path: Path) -> None:
+def write(path: Path, left: timedelta) -> x509.Certificate:
+    """A certificate of its own that is good for so long, with its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "mail.example.test")])
     now = datetime.now(UTC)
+    whole_days = timedelta(minutes=1)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=20))
+        .not_valid_before(now - timedelta(days=10))
+        .not_valid_after(now + left + whole_days)
         .sign(key, hashes.SHA256())
     )
-    path = tmp_path / "both.pem"
     path.write_bytes(
         certificate.public_bytes(serialization.Encoding.PEM)
         + key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
     )
+    return certificate
+
+
+@pytest.mark.parametrize(
+    ("days", "status", "description"),
+    [
+        (31, Status.HEALTHY, "the certificate expires in 31 days"),
+        (29, Status.DEGRADED, "the certificate expires in 29 days"),
+        (6, Status.UNHEALTHY, "the certificate expires in 6 days"),
+        (-1, Status.UNHEALTHY, "the certificate has expired"),
+    ],
+)
+async def test_a_real_certificate_is_judged(
+    tmp_path: Path, days: int, status: Status, description: str
+) -> None:
+    path = tmp_path / "both.pem"
+    certificate = write(path, timedelta(days=days))
     tls = ServerTLS(path)
     result = await certificate_check(lambda: tls).run()
-    assert (result.status, result.data["daysUntilExpiry"]) == (Status.DEGRADED, 19)
+    assert (result.status, result.description) == (status, description)
+    assert result.data["daysUntilExpiry"] == days
     assert result.data["subject"] == "CN=mail.example.test"
     assert result.data["thumbprint"] == certificate.fingerprint(hashes.SHA1()).hex().upper()
+
+
+@pytest.mark.parametrize("harm", ["no certificate", "gone", "a key only"])
+async def test_a_real_file_that_goes_bad_is_unhealthy_until_it_is_mended(tmp_path: Path, harm: str) -> None:
+    path = tmp_path / "both.pem"
+    write(path, timedelta(days=90))
+    good = path.read_bytes()
+    tls = ServerTLS(path)
+    if harm == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(
+            harm.encode() if harm == "no certificate" else good[good.index(b"-----BEGIN PRIV") :]
+        )
+    tls.reload()
+    result = await certificate_check(lambda: tls).run()
+    assert result.status is Status.UNHEALTHY
+    assert (
+        result.description == "the certificate's file is missing or unreadable; the one read before is in use"
+    )
+    assert str(tmp_path) not in str(result.data)
+    path.write_bytes(good)
+    tls.reload()
+    assert (await certificate_check(lambda: tls).run()).status is Status.HEALTHY

@@ -153,6 +153,18 @@ async def test_the_probe_is_announced_by_its_own_address(listen: Listen) -> None
     assert not probes.take(client)
 
 
+async def test_a_probe_that_another_service_got_is_forgotten(
+    listen: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relaymail.health.checks.smtp.FORGOTTEN", 0.02)
+    probes = ProbeRegistry()
+    listener = listen(b"HTTP/1.1 400 Bad Request\r\n")
+    assert (await run(listener, probes)).status is Status.UNHEALTHY
+    await deferLater(reactor, 0.05)
+    [client] = listener.clients
+    assert not probes.take(client)
+
+
 async def test_a_server_that_does_not_close_behind_quit_is_left(listen: Listen) -> None:
     listener = listen(b"220 hello\r\n")
     listener.deaf = True

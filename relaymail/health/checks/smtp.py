@@ -23,6 +23,9 @@ LIMIT = 4.0
 """Seconds for connection and greeting: less than the check has, so that it can say which was missing."""
 QUIT_LIMIT = 0.5
 """Seconds the server has to close behind our QUIT; closing first would reset its last reply."""
+FORGOTTEN = 10.0
+"""Seconds behind a probe's end after which nobody needs to know it: our listener has seen its end by then,
+and where somebody else has the port, it never will."""
 LONGEST_GREETING = 4096
 """Bytes read of a greeting."""
 LONGEST_SHOWN = 100
@@ -71,6 +74,7 @@ def smtp_check(
             return await _greeting(probe, server, deadline, limit, reactor)
         finally:
             probe.abort()
+            reactor.callLater(FORGOTTEN, probe.forget)
 
     return HealthCheck("smtp", ("protocol",), run)
 
@@ -130,7 +134,8 @@ class _Probe(Protocol):
     def connectionMade(self) -> None:
         transport: Any = self.transport
         host = transport.getHost()
-        self._probes.add((host.host, host.port))
+        self._client = (host.host, host.port)
+        self._probes.add(self._client)
         if is_in(self._proxies, host.host):
             self.say(b"PROXY UNKNOWN\r\n")
 
@@ -148,6 +153,9 @@ class _Probe(Protocol):
             self.greeting.callback(self._received.split(b"\n")[0].rstrip(b"\r"))
         if not self.gone.called:
             self.gone.callback(None)
+
+    def forget(self) -> None:
+        self._probes.discard(self._client)
 
     def say(self, command: bytes) -> None:
         transport: Any = self.transport
