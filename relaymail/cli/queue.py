@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import click
 
 from relaymail.cli.context import CommandFailed, Invocation, pass_invocation
 from relaymail.cli.output import json_option, print_fields, print_json, print_table
-from relaymail.smtp.address import AddressError, ascii_domain, parse_mailbox
+from relaymail.cli.queue_choice import Wanted, choosing
+from relaymail.smtp.address import AddressError, parse_mailbox
 from relaymail.store import queue_admin as store
-from relaymail.store.archive import Archive
 from relaymail.store.database import Database
 from relaymail.store.queue_counts import QueueCounts, queue_counts
 
@@ -31,71 +29,6 @@ Examples:
 ID is the number that `list` shows, or the id of a message (at least its first 8 characters): all of its
 recipients then. The same is to be had in SQL: relaymail.queue_view, relaymail.queue_retry(ids) and so on.
 """
-
-ALL = "all"
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """The rows that the arguments and options mean."""
-
-    ids: tuple[str, ...]
-    states: tuple[str, ...]
-    domain: str | None
-    sender: str | None
-    recipient: str | None
-
-    @property
-    def nothing(self) -> bool:
-        """Whether neither an ID nor an option says which."""
-        return not (self.ids or self.domain or self.recipient or self.states) and self.sender is None
-
-    async def choice(self, database: Database, states: Sequence[store.State]) -> store.Choice:
-        """The same for the store; ``states`` where the options name none."""
-        rows = [int(id) for id in self.ids if _is_row(id)]
-        archive = Archive(database)
-        messages = [await archive.resolve(id) for id in self.ids if not _is_row(id)]
-        named = tuple(state for state in store.STATES if state in self.states or ALL in self.states)
-        return store.Choice(
-            rows,
-            messages,
-            named or (() if self.ids else states),
-            None if self.domain is None else ascii_domain(self.domain),
-            None if self.sender is None else self.sender.removeprefix("<").removesuffix(">"),
-            self.recipient,
-        )
-
-
-def choosing(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The argument and the options that choose rows; they arrive as one ``wanted``."""
-
-    def chosen(
-        ids: tuple[str, ...],
-        states: tuple[str, ...],
-        domain: str | None,
-        sender: str | None,
-        recipient: str | None,
-        **more: Any,
-    ) -> Any:
-        return command(wanted=Wanted(ids, states, domain, sender, recipient), **more)
-
-    chosen.__doc__ = command.__doc__
-    chosen.__name__ = command.__name__
-    for option in (
-        click.option("--recipient", metavar="ADDRESS", help="Only mail for this address."),
-        click.option("--sender", metavar="ADDRESS", help="Only mail from this address; '<>': no sender."),
-        click.option("--domain", metavar="DOMAIN", help="Only mail on its way to this domain."),
-        click.option(
-            "--state",
-            "states",
-            type=click.Choice([*store.STATES, ALL]),
-            multiple=True,
-            help="Only rows in this state; may be given more than once.",
-        ),
-        click.argument("ids", nargs=-1, metavar="[ID]..."),
-    ):
-        chosen = option(chosen)
-    return chosen
 
 
 @click.group(epilog=EXAMPLES)
@@ -314,11 +247,6 @@ def _invocation() -> Invocation:
     invocation = click.get_current_context().find_object(Invocation)
     assert invocation is not None
     return invocation
-
-
-def _is_row(id: str) -> bool:
-    """A message's id begins with a zero, a row's never does."""
-    return id.isascii() and id.isdecimal() and not id.startswith("0")
 
 
 def _next(row: store.QueueRow) -> object:
