@@ -12,11 +12,12 @@ from relaymail.delivery.policy_fetch import PolicyFetcher
 from relaymail.dns import DNSError, DNSFailure, Resolver
 from relaymail.doctor.aside import aside
 from relaymail.doctor.check import Skipped
-from relaymail.doctor.data_source import DataSource, NoDatabase, open_database
+from relaymail.doctor.data_source import DataSource, NoDatabase, NotMadeYet, NotNamed, open_database
 from relaymail.doctor.listeners import Listener, Seen, asked_for, look_at
 from relaymail.doctor.shared import Shared
 from relaymail.settings import Examined, Secret, Settings
 from relaymail.store.database import Database, DatabaseError
+from relaymail.store.dialing import ServerRefused
 
 T = TypeVar("T")
 
@@ -172,6 +173,10 @@ class Context:
         """
         try:
             source = await self.source()
+        except (NotMadeYet, NotNamed) as why:
+            raise Skipped(str(why)) from None
+        except ServerRefused:
+            raise Skipped("the server must not be used, see check.database.version") from None
         except (DatabaseError, NoDatabase):
             raise Skipped("the database cannot be reached, see check.database.reachable") from None
         try:

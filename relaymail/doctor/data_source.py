@@ -27,6 +27,10 @@ class NoDatabase(Exception):
     """There is no database to be had; the text is a sentence."""
 
 
+class NotNamed(NoDatabase):
+    """The settings name no database."""
+
+
 class NotMadeYet(NoDatabase):
     """The embedded database does not exist before the host's first start."""
 
@@ -81,8 +85,8 @@ async def _parameters(
 ) -> tuple[Mapping[str, str], Callable[[], Awaitable[None]]]:
     try:
         require_database(settings)
-    except SettingsError as error:
-        raise NoDatabase(str(error)) from None
+    except SettingsError:
+        raise NotNamed("the settings name no database, see check.settings.valid") from None
     if settings.connection is not None:
         return settings.connection.parameters(), _nothing
     folder = settings.data.directory

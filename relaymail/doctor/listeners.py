@@ -29,6 +29,7 @@ State = Literal["free", "ours", "another", "closed", "denied", "silent"]
 ``silent``: somebody listens and says nothing."""
 
 _GREETING = re.compile(r"220[ -]\S+ ESMTP relaymail\b|421[ -]4\.(?:3\.2|7\.[01]) ")
+_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,9})", re.IGNORECASE)
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 
 
@@ -156,7 +157,10 @@ def _smtp(listener: Listener, talk: Talk, program: Program | None) -> Seen:
         return Seen(listener, "another", said, program)
     if said.startswith("421"):
         return Seen(listener, "ours", said, program, tls_problem="it takes no sessions at present")
-    certificate, problem = _starttls(listener, talk)
+    try:
+        certificate, problem = _starttls(listener, talk)
+    except (TimeoutError, ConnectionError) as error:
+        certificate, problem = None, f"no answer to EHLO or STARTTLS: {error.strerror or 'timed out'}"
     return Seen(listener, "ours", said, program, certificate, problem)
 
 
@@ -180,8 +184,7 @@ def _starttls(listener: Listener, talk: Talk) -> tuple[bytes | None, str]:
 
 def _health(listener: Listener, talk: Talk, program: Program | None) -> Seen:
     talk.say(b"GET /healthz/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n")
-    head, _, body = talk.rest().partition(b"\r\n\r\n")
-    said = head.split(b"\r\n", 1)[0].decode("latin-1")
+    said, body = talk.answer()
     try:
         report = json.loads(body)
         ours = isinstance(report, dict) and {"status", "totalDuration", "checks"} <= set(report)
@@ -225,12 +228,16 @@ class Talk:
         lines = received.decode("utf-8", "replace").split("\n")
         return [line.rstrip("\r") for line in lines if line] or [""]
 
-    def rest(self) -> bytes:
-        """What the peer says until it closes."""
-        received = b""
+    def answer(self) -> tuple[str, bytes]:
+        """The first line and the body of an answer in HTTP, as long as it says or until the peer closes."""
+        received, head, body = b"", b"", b""
         while len(received) < LONGEST and (part := self._more()):
             received += part
-        return received
+            head, end, body = received.partition(b"\r\n\r\n")
+            length = _LENGTH.search(head)
+            if end and length and len(body) >= int(length[1]):
+                break
+        return head.split(b"\r\n", 1)[0].decode("latin-1"), body
 
     def secure(self, name: str) -> Talk:
         """The same under TLS, whoever it is: what the certificate is worth is judged elsewhere."""

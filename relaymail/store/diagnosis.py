@@ -72,7 +72,9 @@ _OWN_TABLES: Final = """
 SELECT c.relname::text
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = 'relaymail' AND c.relkind IN ('r', 'p')
-  AND NOT has_table_privilege(c.oid, 'SELECT, INSERT, UPDATE, DELETE')
+  -- Several privileges in one call are an "or"
+  AND NOT (has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
+           AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE'))
 ORDER BY 1
 """
 
@@ -80,7 +82,7 @@ _SCHEMAS: Final = """
 SELECT has_schema_privilege('public', 'USAGE'),
        CASE WHEN to_regnamespace('relaymail') IS NULL
             THEN has_database_privilege(current_database(), 'CREATE')
-            ELSE has_schema_privilege('relaymail', 'USAGE, CREATE') END,
+            ELSE has_schema_privilege('relaymail', 'USAGE') AND has_schema_privilege('relaymail', 'CREATE') END,
        to_regnamespace('relaymail') IS NULL
 """
 

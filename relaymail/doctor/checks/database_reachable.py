@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from relaymail.doctor.check import Check, Finding, Severity, Skipped, failed, passed
 from relaymail.doctor.context import Context
-from relaymail.doctor.data_source import NoDatabase, NotMadeYet
+from relaymail.doctor.data_source import NoDatabase, NotMadeYet, NotNamed
 from relaymail.doctor.page import Page, Remedy
 from relaymail.store.database import DatabaseError
 from relaymail.store.dialing import ServerRefused
@@ -18,7 +18,7 @@ async def look(context: Context) -> Finding:
     where = _where(context)
     try:
         source = await context.source()
-    except NotMadeYet as why:
+    except (NotMadeYet, NotNamed) as why:
         raise Skipped(str(why)) from None
     except NoDatabase as why:
         return failed("There is no database to be had", str(why))
