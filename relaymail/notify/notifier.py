@@ -254,9 +254,9 @@ class Notifier:
         else:
             self._not_sent(row, outcome)
         log.debug(
-            "Notification {notification} of message {message}, e-mail {email}: {result}",
+            "Notification {notification} of message {id}, e-mail {email}: {result}",
             notification=row.id,
-            message=row.message_id,
+            id=row.message_id,
             email=row.email_id,
             result=outcome.verdict.value,
         )
@@ -284,10 +284,10 @@ class Notifier:
         if (dead or outcome.verdict is Verdict.REFUSED) and now >= self._quiet_until:
             self._quiet_until = now + QUIET
             log.warn(
-                "Notification {notification} of message {message} was {what}: {reason}. More of these are not"
+                "Notification {notification} of message {id} was {what}: {reason}. More of these are not"
                 " logged for {seconds:g} s",
                 notification=row.id,
-                message=row.message_id,
+                id=row.message_id,
                 what="given up" if dead else "refused",
                 reason=outcome.reason,
                 seconds=QUIET,

@@ -20,6 +20,7 @@ class Request(NamedTuple):
     authorization: str | None
     content_type: str | None
     body: Any
+    traceparent: str | None = None
 
 
 class _Server(ThreadingHTTPServer):
@@ -49,6 +50,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.headers["Authorization"],
                 self.headers["Content-Type"],
                 json.loads(body),
+                self.headers["traceparent"],
             )
         )
         self.send_response(api.status)

@@ -82,6 +82,12 @@ async def test_the_request_is_exactly_what_the_api_expects(api: Api, client: Cli
     }
 
 
+async def test_a_trace_is_carried_on(api: Api, client: Client) -> None:
+    """W3C Trace Context 3.2."""
+    await client.at(api.url).post(PAYLOAD, "00-1f-2e-01")
+    assert api.requests[0].headers[b"Traceparent"] == [b"00-1f-2e-01"]
+
+
 async def test_without_a_key_there_is_no_authorization(api: Api, client: Client) -> None:
     await client.at(api.url).post(PAYLOAD)
     assert b"Authorization" not in api.requests[0].headers
