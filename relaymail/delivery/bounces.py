@@ -95,6 +95,11 @@ class Bounces:
         self._queued = queued
         self._observe = observe
         self._running = False
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Begin no more reports; those under way end by themselves, or are made by another host."""
+        self._stopping = True
 
     async def settle_debts(self) -> int:
         """Make the reports that are owed by now, and return how many debts are settled.
@@ -109,7 +114,7 @@ class Bounces:
         self._running = True
         try:
             settled = 0
-            while claimed := await debts.claim(self._database, BATCH, LEASE):
+            while not self._stopping and (claimed := await debts.claim(self._database, BATCH, LEASE)):
                 tasks = [Deferred.fromCoroutine(self._settle(debt)) for debt in claimed]
                 settled += sum(await gatherResults(tasks))
             return settled

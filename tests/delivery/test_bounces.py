@@ -534,3 +534,14 @@ async def test_a_second_call_does_not_wait_for_the_first(situation: Situation) -
     assert await bounces.settle_debts() == 0
     assert await first == 1
     assert LEASE > 60
+
+
+async def test_once_stopped_it_begins_no_more(situation: Situation) -> None:
+    s = situation
+    await s.add_anna()
+    await s.put()
+    await s.fail()
+    bounces = s.bounces()
+    bounces.stop()
+    assert await bounces.settle_debts() == 0
+    assert await s.owed() == 1
