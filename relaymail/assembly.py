@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from relaymail.dns import Resolver
-from relaymail.health import Activity, HealthMonitor, StatusDesk
+from relaymail.health import Activity, HealthMonitor, StatusDesk, outbox_depth, queue_depth
 from relaymail.health.checks import (
     certificate_check,
     connection_pool_check,
@@ -198,6 +198,14 @@ def health_monitor(
         clock=reactor,
         record=metrics.check_finished,
     )
+
+
+def activity(settings: Settings, database: Database, metrics: Metrics, *, reactor: Any) -> Activity:
+    """What looks now and then at how much waits; where nothing is sent on there is no queue."""
+    depths = [outbox_depth(database, metrics)]
+    if why_off(settings) is None:
+        depths.append(queue_depth(database, metrics))
+    return Activity(metrics, depths, reactor=reactor)
 
 
 def status_desk(

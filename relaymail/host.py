@@ -19,7 +19,7 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 
 from relaymail import assembly, demo
-from relaymail.health import Activity, HealthMonitor, HealthServer, outbox_depth
+from relaymail.health import Activity, HealthMonitor, HealthServer
 from relaymail.hosting.authenticator import Authenticator
 from relaymail.hosting.limit_desk import LimitDesk
 from relaymail.hosting.release import Releaser
@@ -352,7 +352,7 @@ class Host(Service):
             probes=self._probes,
             reactor=self._reactor,
         )
-        activity = Activity(metrics, [outbox_depth(database, metrics)], reactor=self._reactor)
+        activity = assembly.activity(settings, database, metrics, reactor=self._reactor)
         desk = assembly.status_desk(settings, monitor, activity, metrics, reactor=self._reactor)
         url = settings.health_check.url
         server = HealthServer(monitor, url.host, url.port, reactor=self._reactor, desk=desk, metrics=metrics)

@@ -1,6 +1,6 @@
 """How the host is: checks, their report, the port that serves it."""
 
-from relaymail.health.activity import Activity, outbox_depth
+from relaymail.health.activity import Activity, outbox_depth, queue_depth
 from relaymail.health.monitor import HealthMonitor
 from relaymail.health.result import CheckReport, HealthCheck, Report, Result, Status
 from relaymail.health.server import HealthServer
@@ -17,4 +17,5 @@ __all__ = [
     "Status",
     "StatusDesk",
     "outbox_depth",
+    "queue_depth",
 ]

@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from relaymail.health.history import RateHistory
 from relaymail.store import outbox
 from relaymail.store.database import Database, DatabaseError
+from relaymail.store.queue_counts import queue_counts, queue_overdue
 from relaymail.telemetry import Metrics
 
 log = Logger()
@@ -84,6 +85,24 @@ def outbox_depth(database: Database, metrics: Metrics) -> Look:
         counts = await outbox.counts(database)
         metrics.outbox_seen(
             pending=counts.pending, due=counts.due, dead=counts.dead, oldest=counts.oldest_due_seconds
+        )
+
+    return look
+
+
+def queue_depth(database: Database, metrics: Metrics) -> Look:
+    """How many recipients wait for delivery."""
+
+    async def look() -> None:
+        counts = await queue_counts(database)
+        due, oldest = await queue_overdue(database)
+        metrics.queue_seen(
+            pending=counts.queued,
+            due=due,
+            sending=counts.sending,
+            stalled=counts.stalled,
+            held=counts.held,
+            oldest=oldest,
         )
 
     return look

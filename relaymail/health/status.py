@@ -11,7 +11,6 @@ from relaymail.health.monitor import HealthMonitor
 from relaymail.health.page import Facts, Waiting
 from relaymail.telemetry import Metrics
 from relaymail.telemetry.instruments import Buckets, Gauge
-from relaymail.telemetry.metrics import ROW_STATES
 
 DAY = 86400
 
@@ -69,7 +68,7 @@ class StatusDesk:
 
 
 def _waiting(rows: Gauge, age: Gauge) -> Waiting | None:
-    pending, due, dead = (rows.get((state,)) for state in ROW_STATES)
+    pending, due, dead = (rows.get((state,)) for state in ("pending", "due", "dead"))
     if pending is None:
         return None
     return Waiting(round(pending), round(due or 0), round(dead or 0), age.get() or 0.0)

@@ -61,3 +61,25 @@ async def queue_counts(database: Database) -> QueueCounts:
     :raises DatabaseError: the database failed.
     """
     return QueueCounts(*(await database.query("queue.counts", _COUNTS, (STALLED,)))[0])
+
+
+# A lease moves due_at to its end, so that what is being sent is not due. What is for a destination that is
+# left alone for a while waits on purpose.
+_OVERDUE: Final = f"""
+WITH due AS (
+    SELECT due_at FROM relaymail.queue AS q
+     WHERE state = 'queued' AND due_at <= now()
+       AND NOT EXISTS (SELECT FROM relaymail.blocked AS b
+                        WHERE b.destination = q.destination AND b.blocked_until > now())
+     LIMIT {COUNT_LIMIT})
+SELECT count(*), coalesce(extract(epoch FROM now() - min(due_at)), 0)::float8 FROM due
+"""
+
+
+async def queue_overdue(database: Database) -> tuple[int, float]:
+    """How many rows could be sent now, up to :data:`COUNT_LIMIT`, and the seconds the longest has waited.
+
+    :raises DatabaseError: the database failed.
+    """
+    count, seconds = (await database.query("queue.overdue", _OVERDUE))[0]
+    return count, seconds

@@ -22,8 +22,11 @@ SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5,
 LONG_SECONDS: Final = (0.01, 0.1, 1, 5, 10, 30, 60, 300, 600, 3600)
 SIZES: Final = (1, 2, 4, 8, 16, 32, 64)
 
-ROW_STATES: Final = ("pending", "due", "dead")
-"""Of outbox and queue: all that wait, those of them whose time has come, those given up."""
+OUTBOX_STATES: Final = ("pending", "due", "dead")
+"""All that wait, those of them whose time has come, those given up."""
+QUEUE_STATES: Final = ("pending", "due", "sending", "stalled", "held")
+"""All that wait or are being sent, those of them whose time has come, those under a lease, those whose worker
+has not been heard of, those an operator holds back."""
 
 
 class Metrics:
@@ -120,7 +123,7 @@ class Metrics:
         self.notifications = Counter("notifications", "{notification}", "Calls of the API", ("result",))
         self.outbox = Gauge("outbox.rows", "{row}", "Notifications of the API that wait or died", ("state",))
         self.outbox_age = Gauge("outbox.oldest.age", "s", "How long the most overdue notification has waited")
-        self.queue = Gauge("queue.rows", "{row}", "Recipients that wait for delivery or failed", ("state",))
+        self.queue = Gauge("queue.rows", "{row}", "Recipients that wait for delivery", ("state",))
         self.queue_age = Gauge("queue.oldest.age", "s", "How long the most overdue recipient has waited")
         self.deliveries = Counter(
             "delivery.recipients", "{recipient}", "Attempts to deliver to a recipient, by result", ("result",)
@@ -233,13 +236,14 @@ class Metrics:
 
     def outbox_seen(self, *, pending: int, due: int, dead: int, oldest: float) -> None:
         """How many notifications wait, are due and died; for how many seconds the oldest has been due."""
-        _set_rows(self.outbox, pending, due, dead)
+        _set_rows(self.outbox, OUTBOX_STATES, pending, due, dead)
         self.outbox_age.set(oldest)
 
-    def queue_seen(self, *, pending: int, due: int, dead: int, oldest: float) -> None:
-        """How many recipients wait for delivery, are due and have failed; for how many seconds the oldest has
-        been due."""
-        _set_rows(self.queue, pending, due, dead)
+    def queue_seen(
+        self, *, pending: int, due: int, sending: int, stalled: int, held: int, oldest: float
+    ) -> None:
+        """How many recipients are in each of :data:`QUEUE_STATES`, and the seconds the oldest is overdue."""
+        _set_rows(self.queue, QUEUE_STATES, pending, due, sending, stalled, held)
         self.queue_age.set(oldest)
 
     def delivered(self, result: str, recipients: int = 1) -> None:
@@ -282,6 +286,6 @@ class Metrics:
 _CODES: Final = {code: str(code) for code in range(200, 600)}
 
 
-def _set_rows(gauge: Gauge, *counts: int) -> None:
-    for state, count in zip(ROW_STATES, counts, strict=True):
+def _set_rows(gauge: Gauge, states: tuple[str, ...], *counts: int) -> None:
+    for state, count in zip(states, counts, strict=True):
         gauge.set(count, (state,))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 from twisted.internet.task import Clock
 
-from relaymail.health.activity import DEPTH_INTERVAL, LAG_INTERVAL, Activity, outbox_depth
+from relaymail.health.activity import DEPTH_INTERVAL, LAG_INTERVAL, Activity, outbox_depth, queue_depth
 from relaymail.store.database import Database
 from relaymail.store.errors import DatabaseUnavailable
 from relaymail.telemetry import Metrics
 from relaymail.telemetry.instruments import Buckets
 from tests.conftest import reactor
+from tests.store.queued import fill, queue_of
 from tests.support.waiting import until
 
 
@@ -74,3 +75,33 @@ async def test_what_waits_in_a_real_outbox_is_counted(database: Database) -> Non
     activity.stop()
     assert metrics.outbox.read().points == {("pending",): 0, ("due",): 0, ("dead",): 0}
     assert metrics.outbox_age.get() == 0
+
+
+async def test_what_waits_in_a_real_queue_is_counted(database: Database) -> None:
+    await fill(database, "x.example", 5)
+    await fill(database, "y.example", 4)
+    await fill(database, "z.example", 3)
+    queue = queue_of(database)
+    await queue.claim(2, only=["x.example"])
+    await queue.block("z.example", "refused")
+    for change, n, destination in (
+        ("due_at = now() - interval '2 minutes'", 1, "y.example"),
+        ("due_at = now() - interval '1 hour'", 1, "z.example"),
+        ("due_at = now() + interval '1 hour'", 2, "y.example"),
+        ("state = 'held'", 3, "y.example"),
+    ):
+        await database.execute(
+            "test.change",
+            f"UPDATE relaymail.queue SET {change} WHERE n = %s AND destination = %s",
+            (n, destination),
+        )
+    metrics = Metrics()
+    await queue_depth(database, metrics)()
+    assert metrics.queue.read().points == {
+        ("pending",): 11,
+        ("due",): 3 + 2,
+        ("sending",): 2,
+        ("stalled",): 0,
+        ("held",): 1,
+    }, "what is for a destination that is left alone for a while is not due"
+    assert metrics.queue_age.get() == pytest.approx(120, abs=20)

@@ -89,11 +89,12 @@ def test_a_session_counts_while_it_is_open_and_when_it_has_ended() -> None:
 def test_rows_that_wait_are_told_by_state() -> None:
     metrics = Metrics()
     metrics.outbox_seen(pending=7, due=3, dead=1, oldest=12.5)
-    metrics.queue_seen(pending=70, due=30, dead=10, oldest=120)
+    metrics.queue_seen(pending=70, due=30, sending=20, stalled=5, held=1, oldest=120)
     found = points(metrics)
-    for name, factor in (("outbox", 1), ("queue", 10)):
-        for state, count in (("pending", 7), ("due", 3), ("dead", 1)):
-            assert found[f"{name}.rows", (state,)] == count * factor
+    for state, count in (("pending", 7), ("due", 3), ("dead", 1)):
+        assert found["outbox.rows", (state,)] == count
+    for state, count in (("pending", 70), ("due", 30), ("sending", 20), ("stalled", 5), ("held", 1)):
+        assert found["queue.rows", (state,)] == count
     assert found["outbox.oldest.age", ()] == 12.5
     assert found["queue.oldest.age", ()] == 120
 
