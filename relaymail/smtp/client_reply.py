@@ -64,9 +64,10 @@ class RemoteReply:
 
     @property
     def exact(self) -> str:
-        """The reply as it came, one line each, joined by ``\\n``."""
+        """The reply as it came, its lines joined by line feeds; clipped to :data:`SHOWN_CHARACTERS`."""
         last = len(self.lines) - 1
-        return "\n".join(f"{self.code}{' ' if n == last else '-'}{line}" for n, line in enumerate(self.lines))
+        text = "\n".join(f"{self.code}{' ' if n == last else '-'}{line}" for n, line in enumerate(self.lines))
+        return text[:SHOWN_CHARACTERS]
 
     def __str__(self) -> str:
         """In one line: the code once, then the lines; clipped like :attr:`exact`."""

@@ -33,4 +33,4 @@ class ClientTimeouts:
     @classmethod
     def uniform(cls, seconds: float) -> ClientTimeouts:
         """All the same, but for QUIT."""
-        return cls(*[seconds] * 9)
+        return cls(*[seconds] * 10)
