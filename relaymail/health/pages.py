@@ -34,8 +34,8 @@ def pages(
         b"/healthz/ready": _report_page(monitor.ready),
     }
     if desk is not None:
-        found[b"/"] = _status_page(desk)
-        found[b"/healthz"] = _either(found[b"/"], found[b"/healthz"])
+        found[b"/"] = _status_page(desk, lambda report: http.OK)
+        found[b"/healthz"] = _either(_status_page(desk, _code), found[b"/healthz"])
     if metrics is not None:
         found[b"/metrics"] = _metrics_page(metrics, version, reactor)
     return found
@@ -54,13 +54,13 @@ def _report_page(make: Callable[[], Awaitable[Report]]) -> Page:
     return page
 
 
-def _status_page(desk: StatusDesk) -> Page:
+def _status_page(desk: StatusDesk, code: Callable[[Report], int]) -> Page:
     """The page for people. It waits for no check: what is wrong is wanted most when they hang."""
 
     async def page(question: Question) -> Answer:
         facts = await desk.facts()
         headers = {"Content-Security-Policy": policy(), "Referrer-Policy": "no-referrer", **VARY}
-        return Answer(render(facts).encode(), "text/html; charset=utf-8", _code(facts.report), headers)
+        return Answer(render(facts).encode(), "text/html; charset=utf-8", code(facts.report), headers)
 
     return page
 

@@ -111,6 +111,7 @@ async def test_the_page_has_the_code_of_the_report(
 ) -> None:
     url, _ = serve(*checks)
     assert (await request("GET", url + "/healthz", **accepting(BROWSER))).code == code
+    assert (await request("GET", url + "/")).code == 200, "the page itself is there"
     head = await request("HEAD", url + "/healthz", **accepting(BROWSER))
     assert (head.code, head.body) == (code, b"")
     assert int(head.headers["content-length"]) > 1000
