@@ -20,8 +20,8 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cache
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Final, Literal
+from weakref import WeakKeyDictionary
 
 from cryptography import x509
 from OpenSSL import SSL, crypto
@@ -78,9 +78,10 @@ class BadCertificate(Exception):
 class TrustRoots:
     """Certificates of authorities. Make one and keep it: that takes tens of milliseconds."""
 
-    def __init__(self, certificates: Iterable[x509.Certificate]) -> None:
+    def __init__(self, certificates: Iterable[x509.Certificate] = ()) -> None:
         self.context = _context(b"DEFAULT")
-        self.context.set_verify(SSL.VERIFY_PEER, _note_problem)
+        self.context.set_verify(SSL.VERIFY_PEER, self._note_problem)
+        self._problems: WeakKeyDictionary[SSL.Connection, str] = WeakKeyDictionary()
         store = self.context.get_cert_store()
         assert store is not None
         for certificate in certificates:
@@ -90,12 +91,17 @@ class TrustRoots:
     def system(cls) -> TrustRoots:
         """Those of the operating system. Blocks.
 
-        :raises OSError: there are none.
+        :raises OSError: there are none, or they cannot be read.
         """
         configured = ssl.get_default_verify_paths().cafile
         for path in filter(None, (configured, *_BUNDLES)):
             if os.path.isfile(path):
-                return cls.from_pem(Path(path).read_bytes())
+                roots = cls()
+                try:
+                    roots.context.load_verify_locations(path)
+                except SSL.Error as error:
+                    raise OSError(f"{path} cannot be read: {error}") from None
+                return roots
         raise FileNotFoundError(
             f"the system has no certificates of authorities: none of {', '.join(_BUNDLES)}"
         )
@@ -107,6 +113,19 @@ class TrustRoots:
         :raises ValueError: there are none in it, or one is damaged.
         """
         return cls(x509.load_pem_x509_certificates(data))
+
+    def problem(self, connection: SSL.Connection) -> str | None:
+        """What is wrong with the chain that the host presented on a connection of this :attr:`context`;
+        ``None``: it leads to a root."""
+        return self._problems.get(connection)
+
+    def _note_problem(
+        self, connection: SSL.Connection, certificate: object, error: int, depth: int, good: int
+    ) -> bool:
+        """Remember what is wrong with a chain, and go on with the handshake all the same."""
+        if not good:
+            self._problems.setdefault(connection, _WORDS.get(error, f"error {error}"))
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +189,6 @@ class ClientTLS:
         # RFC 7672 8.1: the TLSA base domain
         dane = requirement.mode is TLSMode.DANE and requirement.names
         self._server_name = requirement.names[0] if dane else host
-        self._problems: list[str] = []
-        """What OpenSSL found to be wrong with the chain."""
 
     def clientConnectionForTLS(self, protocol: object) -> SSL.Connection:
         """A connection that has not begun its handshake."""
@@ -179,7 +196,6 @@ class ClientTLS:
         name = self._server_name.rstrip(".")
         if _ip_address(name) is None and name.isascii():
             connection.set_tlsext_host_name(name.encode())
-        connection.set_app_data(self._problems)
         return connection
 
     def check(self, connection: SSL.Connection) -> ClientTLSFacts:
@@ -200,8 +216,10 @@ class ClientTLS:
     def _verify(self, connection: SSL.Connection) -> VerifiedBy:
         requirement = self._requirement
         if requirement.mode is TLSMode.VERIFIED:
-            if self._problems:
-                raise BadCertificate(f"the host's certificate is not trusted: {self._problems[0]}")
+            assert requirement.roots is not None
+            problem = requirement.roots.problem(connection)
+            if problem is not None:
+                raise BadCertificate(f"the host's certificate is not trusted: {problem}")
             _check_names(_chain(connection)[0], requirement.names)
             return "roots"
         if not self._records:
@@ -254,13 +272,6 @@ def _ip_address(name: str) -> object | None:
         return ip_address(name)
     except ValueError:
         return None
-
-
-def _note_problem(connection: SSL.Connection, certificate: object, error: int, depth: int, good: int) -> bool:
-    """Remember what is wrong with a chain, and go on: see above."""
-    if not good:
-        connection.get_app_data().append(_WORDS.get(error, f"error {error}"))
-    return True
 
 
 _WORDS: Final = {

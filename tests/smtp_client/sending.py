@@ -29,7 +29,7 @@ def mail(*addresses: str, **facts: Any) -> Mail:
 
 async def open_to(host: RudeHost, tls: TLSRequirement | None = None, **options: Any) -> ClientConnection:
     """Connect to the host."""
-    options = {"host": NAME, "helo": OUR_NAME, **options}
+    options = {"host": options.pop("name", NAME), "helo": OUR_NAME, **options}
     tls = tls or TLSRequirement.opportunistic()
     return await connect(options.pop("reactor", reactor), host.address, host.port, tls=tls, **options)
 

@@ -18,7 +18,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IHandshakeListener, IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -343,10 +343,10 @@ class ServerSide:
         if newest is not None:
             context.set_min_proto_version(SSL.TLS1_VERSION)
             context.set_max_proto_version(newest)
-        context.use_certificate(crypto.X509.from_cryptography(issued.certificate))
+        context.use_certificate(issued.certificate)
         for issuer in chain:
-            context.add_extra_chain_cert(crypto.X509.from_cryptography(issuer.certificate))
-        context.use_privatekey(crypto.PKey.from_cryptography_key(issued.key))
+            context.add_extra_chain_cert(issuer.certificate)
+        context.use_privatekey(issued.key)
         self._context = context
         self.server_names: list[str | None] = []
         """The names that clients asked for (SNI)."""
