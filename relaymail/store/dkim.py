@@ -12,6 +12,7 @@ from twisted.logger import Logger
 
 from relaymail.message.dkim_keys import Algorithm, KeyProblem, SigningKey, public_text, read_key
 from relaymail.store.cache import Seconds, TimedCache
+from relaymail.store.coalesce import Coalescer
 from relaymail.store.database import Database, DatabaseError
 
 log = Logger()
@@ -54,6 +55,10 @@ _SET_ACTIVE: Final = (
 _REMOVE: Final = f"DELETE FROM relaymail.dkim_key WHERE domain = %s AND selector = %s RETURNING {_FIELDS}"
 
 
+_Found = tuple[SigningKey, ...] | str
+"""The keys of a domain, or why none of them can be read."""
+
+
 class KeysUnusable(Exception):
     """A domain has active keys, and none can be read; the text is a sentence for the operator."""
 
@@ -91,15 +96,17 @@ class NewKey:
 class DkimKeys:
     """The keys as the host sees them; what is found is remembered for a minute, or until a key changes.
 
+    That none can be read is remembered as well.
+
     :param run: runs a function in a thread and returns a Deferred: keys are read there.
     """
 
     def __init__(self, database: Database, *, clock: Seconds, run: Callable[..., Any]) -> None:
         self._database = database
         self._run = run
-        self._cache: TimedCache[str, tuple[SigningKey, ...]] = TimedCache(
-            clock, lifetime=CACHE_SECONDS, size=DOMAINS_CACHED
-        )
+        self._cache: TimedCache[str, _Found] = TimedCache(clock, lifetime=CACHE_SECONDS, size=DOMAINS_CACHED)
+        # Every message asks, and many come at once: those that wait share what the first one finds
+        self._lookup: Coalescer[_Found] = Coalescer(self._find_all)
 
     def listen(self) -> None:
         """Hear of changed keys at once, instead of within a minute."""
@@ -115,9 +122,17 @@ class DkimKeys:
         :raises KeysUnusable: there are active keys, and not one can be read.
         :raises DatabaseError: the database failed.
         """
-        known = self._cache.get(domain)
-        if known is not None:
-            return known
+        found = self._cache.get(domain)
+        if found is None:
+            found = await self._lookup.get(domain)
+        if isinstance(found, str):
+            raise KeysUnusable(found)
+        return found or ()
+
+    async def _find_all(self, domains: Sequence[str]) -> dict[str, _Found]:
+        return {domain: self._cache.get(domain) or await self._find(domain) for domain in domains}
+
+    async def _find(self, domain: str) -> _Found:
         rows = await self._database.query("dkim.of", _ACTIVE, (_with_parents(domain), domain, domain))
         keys: list[SigningKey] = []
         problems: list[str] = []
@@ -127,9 +142,7 @@ class DkimKeys:
             except (KeyProblem, OSError) as error:
                 problems.append(f"DKIM key {row[1]} of {row[0]}: {error}")
                 log.error("{problem}", problem=problems[-1])
-        if problems and not keys:
-            raise KeysUnusable("; ".join(problems))
-        found = tuple(keys)
+        found: _Found = "; ".join(problems) if problems and not keys else tuple(keys)
         self._cache.put(domain, found)
         return found
 
@@ -206,9 +219,11 @@ def _with_parents(domain: str) -> list[str]:
 def _load(domain: str, selector: str, pem: str | None, file: str | None, public: str) -> SigningKey:
     """Read a key; in a thread."""
     octets = pem.encode() if pem is not None else read_file(Path(file or ""))
-    key = read_key(octets, domain, selector)
+    key = read_key(octets, domain, selector, prove=False)
     if public_text(key) != public:
         raise KeyProblem("it is not the key whose public half was published")
+    if not key.works():
+        raise KeyProblem("it is damaged: what it signs cannot be verified")
     return key
 
 

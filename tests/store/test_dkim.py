@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from twisted.internet.defer import maybeDeferred
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.task import Clock
 
 from relaymail.message.dkim_keys import Algorithm, new_key, read_key
@@ -90,8 +93,10 @@ async def test_a_key_that_cannot_be_read_is_no_reason_to_send_unsigned(
     file = tmp_path / "key.pem"
     await add(database, "example.test", "f", key_file=file)
     remove(file)
-    with pytest.raises(KeysUnusable, match="No such file"):
-        await keys_of(database).of("example.test")
+    keys = keys_of(database)
+    for _ in range(2):
+        with pytest.raises(KeysUnusable, match="No such file"):
+            await keys.of("example.test")
     write(file, new_key("ed25519"))
     with pytest.raises(KeysUnusable, match="not the key"):
         await keys_of(database).of("example.test")
@@ -108,6 +113,43 @@ async def test_what_was_found_is_remembered_for_a_minute(database: Database) -> 
     clock.advance(CACHE_SECONDS)
     (found,) = await keys.of("example.test")
     assert (await keys.of("example.test"))[0] is found
+
+
+async def test_those_who_ask_at_once_share_one_look(database: Database) -> None:
+    await add(database, "example.test", "s")
+    reads: list[object] = []
+
+    def run(function: Any, *arguments: object) -> Any:
+        reads.append(function)
+        return maybeDeferred(function, *arguments)
+
+    keys = DkimKeys(database, clock=Clock(), run=run)
+    asked = [Deferred.fromCoroutine(keys.of("example.test")) for _ in range(50)]
+    asked += [Deferred.fromCoroutine(keys.of("other.test"))]
+    *found, other = await gatherResults(asked)
+    assert all(each is found[0] for each in found)
+    assert len(found[0]) == 1
+    assert other == ()
+    assert len(reads) == 1
+
+
+async def test_a_damaged_key_is_found_out(database: Database, tmp_path: Path) -> None:
+    """Its public half is as it was, but what it signs is not to be verified."""
+    file = tmp_path / "key.pem"
+    pem = await add(database, "example.test", "s", algorithm="rsa", key_file=file)
+    private = serialization.load_pem_private_key(pem, None)
+    assert isinstance(private, rsa.RSAPrivateKey)
+    numbers = private.private_numbers()
+    d, p, q = numbers.d + 2, numbers.p, numbers.q
+    wrong = rsa.RSAPrivateNumbers(
+        p, q, d, rsa.rsa_crt_dmp1(d, p), rsa.rsa_crt_dmq1(d, q), numbers.iqmp, numbers.public_numbers
+    ).private_key(unsafe_skip_rsa_key_validation=True)
+    octets = wrong.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    write(file, octets)
+    with pytest.raises(KeysUnusable, match="damaged"):
+        await keys_of(database).of("example.test")
 
 
 async def test_a_change_is_heard_of_at_once(database: Database) -> None:
