@@ -297,6 +297,19 @@ async def test_an_exchanger_with_our_address_and_port_is_us(zones: Zones, resolv
     assert (await failure(router(resolver, own=own), "example.test")).status == "5.4.6"
 
 
+async def test_of_many_exchangers_of_one_preference_each_is_known_not_to_be_us(
+    zones: Zones, resolver: Resolver
+) -> None:
+    zones.mx("example.test", *[f"10 m{n}.test" for n in range(14)], "5 best.test")
+    for n in range(14):
+        zones.a(f"m{n}.test", f"192.0.2.{n}")
+    zones.a("best.test", "198.51.100.1")
+    own = OwnHost([], [("192.0.2.13", 25)])
+    for seed in range(5):
+        found = await router(resolver, own=own, random=Random(seed)).route("example.test")
+        assert names(found) == ["best.test"]
+
+
 @pytest.mark.parametrize("interface", ["0.0.0.0", "::", "127.0.0.1"])
 async def test_loopback_is_us_where_we_listen_there(zones: Zones, resolver: Resolver, interface: str) -> None:
     zones.mx("example.test", "10 a.test")
