@@ -178,6 +178,7 @@ class Outbound:
             router=self._make_router(),
             destinations=destinations,
             schedule=schedule,
+            clock=reactor,
             settings=lambda: known.current,
             settled=lambda owes: runner.settled(owes),
             moved=lambda: runner.wake(),

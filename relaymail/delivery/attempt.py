@@ -204,12 +204,15 @@ class Attempt:
             utf8_header=content.utf8_header,
             binary=content.binary,
         )
-        conversion = link.connection.needs(mail).conversion
+        conversion = None
+        if content.eight_bit or content.binary:
+            conversion = link.connection.needs(mail).conversion
         whole = content.whole
         if whole is not None and conversion is not None:
             whole = await self._recoded(whole, conversion)
         if conversion not in self._signed:
-            form = [whole] if whole is not None else self._parts(conversion)
+            # The header section first: for most it says that there is no key, and then the rest is not read
+            form = _in_two(whole) if whole is not None else self._parts(conversion)
             self._signed[conversion] = await self._tools.signer.fields(form)
         signature = self._signed[conversion]
         size = len(signature) + (content.size if whole is None else len(whole))
@@ -254,6 +257,12 @@ class Attempt:
                 yield piece
         if piece := recoder.finish():
             yield piece
+
+
+def _in_two(whole: bytes) -> list[bytes]:
+    """Header section and body."""
+    header, end, body = whole.partition(b"\r\n\r\n")
+    return [header + end, body]
 
 
 def _elsewhere(outcome: Outcome) -> bool:

@@ -21,7 +21,7 @@ log = Logger()
 
 MESSAGES: Final = 100
 """Messages of one connection."""
-IDLE: Final = 2.0
+IDLE: Final = 5.0
 """Seconds for which a connection without a message is kept: long enough for what is already in the queue, and
 not so long that a host which counts connections minds."""
 
@@ -40,6 +40,8 @@ class Way:
     override: Override
     require_tls: bool = False
     """Only for messages under REQUIRETLS (RFC 8689)."""
+    policies: dict[str, HostPolicy] = field(default_factory=dict, init=False)
+    """What was found out about the TLS of the hosts so far, by name."""
 
     @property
     def site(self) -> str:
@@ -145,9 +147,7 @@ class Connections:
         obstacles: list[Obstacle] = []
         for host in way.route.hosts:
             try:
-                policy = await self._policies.for_host(
-                    way.route, host, require_tls=way.require_tls, override=way.override
-                )
+                policy = way.policies.get(host.name) or await self._policy(way, host)
             except HostRefused as refused:
                 obstacles.append(_refused(host, refused))
                 continue
@@ -169,6 +169,13 @@ class Connections:
                 yield Link(connection, host, key)
                 obstacles.append(_lost(host, address))
         raise NoConnection(obstacles)
+
+    async def _policy(self, way: Way, host: NextHost) -> HostPolicy:
+        policy = await self._policies.for_host(
+            way.route, host, require_tls=way.require_tls, override=way.override
+        )
+        way.policies[host.name] = policy
+        return policy
 
     async def _open(self, host: NextHost, address: str, policy: HostPolicy) -> ClientConnection:
         """Connect; where TLS fails and is not asked for, once more in clear (RFC 7435)."""

@@ -21,6 +21,7 @@ from relaymail.delivery.route import Relay, RouteFailed, Router
 from relaymail.delivery.tls_policy import Override, OverrideTLS
 from relaymail.smtp.client import Outcome
 from relaymail.store.archive import ArchiveError
+from relaymail.store.cache import TimedCache
 from relaymail.store.database import DatabaseError
 from relaymail.store.outgoing import DestinationSettings
 from relaymail.store.queue import Job, QueuedRecipient, Settlement
@@ -33,6 +34,15 @@ LONGEST_BLOCK: Final = 3600.0
 AWAY: Final = 30.0
 """Seconds for which hosts that could not be reached are not tried for other domains that have the same."""
 SITES_AWAY: Final = 1000
+WAY_SECONDS: Final = 30.0
+"""Seconds for which a route is taken again without asking: the names are in the resolver's cache, but asking
+that for each message costs more than to send it."""
+WAYS: Final = 1000
+WORTH: Final = 2
+"""Jobs that must wait for each connection of a destination before another one is opened."""
+GATHER: Final = 0.03
+"""Seconds for which results are gathered before they are written: nobody waits for them, and a statement for
+many costs a tenth."""
 RELAY_PORT: Final = 587
 
 
@@ -72,11 +82,13 @@ class Couriers:
         router: Router,
         destinations: Destinations,
         schedule: Schedule,
+        clock: Any,
         settings: Callable[[], Mapping[str, DestinationSettings]],
         settled: Callable[[bool], None],
         moved: Callable[[], None],
     ) -> None:
         self._tools = tools
+        self._clock = clock
         self._router = router
         self._destinations = destinations
         self._schedule = schedule
@@ -86,7 +98,10 @@ class Couriers:
         self._lanes: dict[str, Lane] = {}
         self._running: dict[Deferred[None], _Courier] = {}
         self._settling: set[Deferred[None]] = set()
+        self._results: list[tuple[Job, list[Settlement]]] = []
+        self._gathering: Any = None
         self._held: dict[int, Job] = {}
+        self._ways: TimedCache[str, Way] = TimedCache(clock, lifetime=WAY_SECONDS, size=WAYS)
         self._away: dict[str, tuple[float, str]] = {}
         self._stopping = False
         self.waiting = 0
@@ -133,12 +148,17 @@ class Couriers:
         self.dispatch()
 
     def dispatch(self) -> None:
-        """Send out as many couriers as may go."""
-        if self._stopping:
-            return
-        for lane in list(self._lanes.values()):
-            while lane.works and self._may_start(lane):
-                self._start(lane)
+        """Send out as many couriers as may go: one to each destination before any gets a second."""
+        lanes = list(self._lanes.values())
+        while lanes and self._destinations.free > 0 and not self._stopping:
+            lanes = [lane for lane in lanes if self._reinforce(lane)]
+
+    def _reinforce(self, lane: Lane) -> bool:
+        """Send out another courier, if there is enough to do; whether one went."""
+        if self._stopping or len(lane.works) <= WORTH * lane.couriers or not self._may_start(lane):
+            return False
+        self._start(lane)
+        return True
 
     def drop(self, ids: set[int]) -> None:
         """These rows are not ours any more: what waits is forgotten; what is under way finds out itself."""
@@ -198,7 +218,8 @@ class Couriers:
         if isinstance(result, Failure) and not result.check(CancelledError):
             log.failure("A courier to {destination} failed", failure=result, destination=lane.destination)
             self._tools.observer.unexpected_error()
-        self.dispatch()
+        if self.waiting:
+            self.dispatch()
         self._moved()
 
     async def _go(self, courier: _Courier) -> None:
@@ -219,14 +240,17 @@ class Couriers:
     async def _find_way(self, courier: _Courier) -> bool:
         """Work out the route; whether messages can be brought there now."""
         lane = courier.lane
-        override = self._override(lane.destination)
-        try:
-            route = await self._router.route(lane.destination, override.relay)
-        except RouteFailed as failed:
-            await self._no_way(courier, failed)
-            return False
-        courier.way = Way(route, override)
-        site = courier.way.site
+        way = self._ways.get(lane.destination)
+        if way is None:
+            override = self._override(lane.destination)
+            try:
+                way = Way(await self._router.route(lane.destination, override.relay), override)
+            except RouteFailed as failed:
+                await self._no_way(courier, failed)
+                return False
+            self._ways.put(lane.destination, way)
+        courier.way = way
+        site = way.site
         lane.site = site
         if courier.key != site:
             self._destinations.closed(courier.key)
@@ -319,7 +343,7 @@ class Couriers:
         if attempt.connected:
             if any(result.verdict == "delivered" for result in attempt.results):
                 self._destinations.took_mail(courier.key, lane.destination)
-                self.dispatch()
+                self._reinforce(lane)
             if job.probe:
                 await self._guarded(self._tools.queue.unblock(lane.destination))
         elif not way.require_tls and any(result.verdict == "deferred" for result in attempt.results):
@@ -329,6 +353,7 @@ class Couriers:
                 self._away.clear()
             self._away[courier.key] = (self._tools.seconds() + AWAY, reason)
             courier.way = None
+            self._ways.discard(lambda way: way.site == courier.key)
             await self._block(lane, reason)
 
     async def _block(self, lane: Lane, reason: str) -> None:
@@ -364,33 +389,41 @@ class Couriers:
             return
         for verdict in {result.verdict for result in results}:
             self._tools.observer.delivered(verdict, sum(result.verdict == verdict for result in results))
-        settling = Deferred.fromCoroutine(self._settle_now(job, results))
-        if not settling.called:
-            self._settling.add(settling)
-            settling.addBoth(lambda _: self._settling.discard(settling))
+        self._results.append((job, results))
+        if self._gathering is None:
+            self._gathering = self._clock.callLater(GATHER, self.flush)
 
-    async def _settle_now(self, job: Job, results: list[Settlement]) -> None:
+    def flush(self) -> None:
+        """Write the results that were gathered."""
+        if self._gathering is not None and self._gathering.active():
+            self._gathering.cancel()
+        self._gathering = None
+        gathered, self._results = self._results, []
+        if gathered:
+            settling = Deferred.fromCoroutine(self._settle_now(gathered))
+            if not settling.called:
+                self._settling.add(settling)
+                settling.addBoth(lambda _: self._settling.discard(settling))
+
+    async def _settle_now(self, gathered: list[tuple[Job, list[Settlement]]]) -> None:
+        everything = [result for _, results in gathered for result in results]
         try:
-            ours = await self._tools.queue.settle(results)
+            ours = await self._tools.queue.settle(everything)
         except DatabaseError as error:
-            log.error(
-                "What became of message {id} could not be written: {why}", id=job.message_id, why=str(error)
-            )
+            log.error("What became of {count} messages is not written: {why}", count=len(gathered), why=error)
             return
         except Exception:
-            log.failure("What became of message {id} could not be written", id=job.message_id)
+            log.failure(
+                "What became of {ids} is not written", ids=[str(job.message_id) for job, _ in gathered]
+            )
             self._tools.observer.unexpected_error()
             return
         finally:
-            self._forget(job)
-        _log_results(job, results)
-        if len(ours) < len(results):
-            log.warn(
-                "Message {id}: {count} recipients had passed to another worker before they were settled",
-                id=job.message_id,
-                count=len(results) - len(ours),
-            )
-        self._settled(any(result.owes for result in results))
+            for job, _ in gathered:
+                self._forget(job)
+        for job, results in gathered:
+            _log_results(job, results, ours)
+        self._settled(any(result.owes for result in everything))
 
     def _forget(self, job: Job) -> None:
         self._held.pop(id(job), None)
@@ -414,14 +447,15 @@ def _left(job: Job, attempt: Attempt) -> list[QueuedRecipient]:
     return [recipient for recipient in job.recipients if recipient.id not in done]
 
 
-def _log_results(job: Job, results: list[Settlement]) -> None:
+def _log_results(job: Job, results: list[Settlement], ours: set[int]) -> None:
     for result in results:
         log.info(
-            "Message {id} {verdict} to {host}: {status} {reply}",
+            "Message {id} {verdict} to {host}: {status} {reply}{lost}",
             id=job.message_id,
             verdict=result.verdict,
             host=result.host or job.destination,
             status=result.status,
             reply=" ".join((result.reply or "").split())[:200],
             recipient=result.id,
+            lost="" if result.id in ours else " (another worker had it by then)",
         )

@@ -28,7 +28,7 @@ log = Logger()
 
 BATCH: Final = 100
 """Rows of one claim."""
-SHARE: Final = 20
+SHARE: Final = 5
 """Rows of one destination in a claim."""
 PACE: Final = 0.02
 """Seconds between two claims: under load each then finds many rows."""
@@ -183,6 +183,7 @@ class Runner:
         await self._couriers.give_back(self._couriers.begin_stop())
         await self._within(grace, self._couriers.under_way())
         self._couriers.cut()
+        self._couriers.flush()
         await self._within(LAST_WRITE, self._couriers.under_way())
         self._queue.stop()
         if self._heart.running:

@@ -14,6 +14,8 @@ LONGEST: Final = 2000
 
 def presentable(text: str) -> str:
     """``text`` as it is stored: its lines as they came, other control characters escaped, clipped."""
+    if len(text) <= LONGEST and text.isprintable():
+        return clean(text)
     safe = "".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in clean(text[: LONGEST + 1]))
     return safe if len(safe) <= LONGEST else safe[: LONGEST - 1] + "…"
 

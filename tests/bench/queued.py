@@ -48,7 +48,8 @@ def fill(url: str, fills: Sequence[Fill]) -> None:
 
 def record(domain: str, first: int, count: int, octets: int, content: Content) -> Record:
     """A message of ``octets`` to ``count`` recipients of ``domain``, whose bytes go into ``content``."""
-    head = f"From: {SENDER}\r\nTo: u{first}@{domain}\r\nSubject: {first}\r\nMessage-ID: <{first}@{domain}>\r\n\r\n"
+    fields = f"From: {SENDER}\r\nTo: u{first}@{domain}\r\nSubject: {first}\r\n"
+    head = f"{fields}Message-ID: <{first}@{domain}>\r\n\r\n"
     line = "x" * 70 + "\r\n"
     raw = (head + line * ((octets - len(head)) // len(line))).encode()
     content.write(raw)

@@ -40,8 +40,8 @@ Answer = Callable[[str], "str | None"]
 class Sink:
     """Listens on a loopback address; each connection has a thread.
 
-    ``answer`` is asked for the reply to each command line, and with ``.`` behind each message; ``None`` is the
-    usual one, ``""`` closes without a word. ``dot`` is waited for before a message is answered. What was
+    ``answer`` is asked for the reply to each command line, and with ``.`` behind each message: ``None`` is
+    the usual one, ``""`` closes without a word. ``dot`` is waited for before a message is answered. What was
     answered with anything but a 2xx is not kept.
     """
 
