@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ _LONGEST_WORD: Final = 900
 _CRLF: Final = "\r\n"
 # An encoded word has 75 characters at most, "=?utf-8?b??=" and 4 for each 3 octets (RFC 2047 2)
 _WORD_OCTETS: Final = 45
+_BEYOND_ASCII: Final = re.compile(r"[^\x00-\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,9 @@ def multipart(parts: Sequence[Part], seed: str) -> tuple[str, bytes]:
 
 def one_line(text: str, limit: int) -> str:
     """``text`` on one line, at most ``limit`` characters long; what does not print is shown as an escape."""
-    shown = "".join(_shown(character) for character in text[:limit].strip())
+    shown = text[:limit].strip()
+    if not shown.isprintable():
+        shown = "".join([_shown(character) for character in shown])
     return shown if len(text) <= limit else shown + " [...]"
 
 
@@ -67,9 +71,7 @@ def _shown(character: str) -> str:
 
 def ascii_only(text: str) -> str:
     """``text`` with ``\\x{…}`` for what is not ASCII (RFC 6533 3)."""
-    if text.isascii():
-        return text
-    return "".join(c if c.isascii() else f"\\x{{{ord(c):X}}}" for c in text)
+    return _BEYOND_ASCII.sub(lambda found: f"\\x{{{ord(found[0]):X}}}", text)
 
 
 def folded(name: str, lines: Sequence[str]) -> str:
