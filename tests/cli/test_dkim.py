@@ -65,15 +65,14 @@ def test_both_algorithms_have_selectors_of_their_own(relaymail: Command) -> None
 
 
 def test_keys_are_enabled_disabled_and_removed(relaymail: Command) -> None:
-    relaymail("dkim", "new", "example.com", "--selector", "a")
-    relaymail("dkim", "new", "example.com", "--selector", "b")
-    relaymail("dkim", "new", "example.org", "--selector", "a")
+    for domain in ("example.com", "example.org"):
+        relaymail("dkim", "new", domain, "--selector", "a", "--algorithm", "ed25519")
     assert relaymail.json("dkim", "enable", "example.com", "a")["active"] is True
-    assert [k["active"] for k in relaymail.json("dkim", "list", "example.com")] == [True, False]
+    assert [k["active"] for k in relaymail.json("dkim", "list")] == [True, False]
     assert relaymail.json("dkim", "disable", "example.com", "A")["active"] is False
     relaymail("dkim", "remove", "example.com", "a")
     left = [(key["domain"], key["selector"]) for key in relaymail.json("dkim", "list")]
-    assert left == [("example.com", "b"), ("example.org", "a")]
+    assert left == [("example.org", "a")]
     assert "no key a" in relaymail.error("dkim", "enable", "example.com", "a")
 
 
