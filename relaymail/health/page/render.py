@@ -140,7 +140,8 @@ def _head(facts: Facts) -> str:
 
 def _tiles(facts: Facts) -> Iterator[str]:
     rates = facts.rates or [None]
-    highest = max((each for each in rates if each is not None), default=0.0)
+    # A minute may have been busier than any of the steps, which are longer
+    highest = max((each for each in (*rates, facts.rate) if each is not None), default=0.0)
     strip = rate_strip(rates, f"Messages per minute, {SPAN}, at most {rate(highest)}")
     yield _tile("Messages per minute", rate(facts.rate), f"{strip}at most {rate(highest)}, {SPAN}", "wide")
     yield _tile("Sessions", count(facts.sessions), "open now")

@@ -20,11 +20,12 @@ def rate(number: float) -> str:
 
 
 def milliseconds(seconds: float) -> str:
-    """``0.4 ms``, ``12 ms``, ``5.00 s``."""
+    """``0.04 ms``, ``1.2 ms``, ``12 ms``, ``5.00 s``."""
     value = seconds * 1000
     if value >= 1000:
         return f"{seconds:.2f}{_SPACE}s"
-    return f"{value:.0f}{_SPACE}ms" if value >= 10 else f"{value:.1f}{_SPACE}ms"
+    digits = 0 if value >= 10 else 1 if value >= 1 else 2
+    return f"{value:.{digits}f}{_SPACE}ms"
 
 
 def duration(seconds: float, units: int = 2) -> str:
