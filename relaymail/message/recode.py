@@ -2,8 +2,8 @@
 
 Body parts that need it are encoded anew, text in quoted-printable (base64 where that is shorter), the rest in
 base64, and their Content-Transfer-Encoding says so. Multiparts and attached messages are gone into, because
-they must not be encoded themselves (RFC 2045 6.4). Text that says nothing of MIME is given the fields it lacks
-(RFC 1428). Header fields stay as they are, whatever octets are in them.
+they must not be encoded themselves (RFC 2045 6.4). Text that says nothing of MIME is given the fields it
+lacks (RFC 1428). Header fields stay as they are, whatever octets are in them.
 
 The result depends on the bytes alone, not on how they are cut, so that a message can be read twice, to be
 signed and to be sent. Whether a part needs it is decided by its first 64 KiB: a longer one that looks clean
@@ -15,13 +15,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from relaymail.message.content_scan import HEADER_OCTETS, ContentScan
 from relaymail.message.recode_body import Base64, Body, Kept, Marked
 from relaymail.message.recode_part import Conversion, Header, Leaf
 from relaymail.message.transfer import encoding_of
 
-__all__ = ["ContentScan", "Conversion", "RecodeError", "Recoder"]
+__all__ = ["Conversion", "RecodeError", "Recoder"]
 
+HEADER_OCTETS: Final = 256 * 1024
+"""Octets of the longest header section: listeners take no longer ones."""
 LOOK: Final = 64 * 1024
 """Octets of a part that are looked at before it is decided how to encode it."""
 DEPTH: Final = 100

@@ -92,7 +92,7 @@ class QuotedCleaned(LineEnds):
 
     def feed(self, data: bytes) -> bytes:
         """Take the next octets; return what is certain."""
-        return _ESCAPES.sub(lambda found: b"=%02X" % found[0], super().feed(data))
+        return _ESCAPES.sub(lambda found: b"=%02X" % found[0][0], super().feed(data))
 
 
 class QuotedPrintable:

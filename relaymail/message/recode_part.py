@@ -6,7 +6,6 @@ import re
 from typing import Final, Literal
 
 from relaymail.message import headers, parameters
-from relaymail.message.content_scan import is_header_line
 from relaymail.message.limits import Budget, ParseLimits
 from relaymail.message.recode_body import (
     Base64,
@@ -26,6 +25,7 @@ Conversion = Literal["7bit", "8bit"]
 _LIMITS: Final = ParseLimits(seconds=float("inf"))
 _FIELDS: Final = frozenset({b"content-type", b"content-transfer-encoding", b"mime-version"})
 _ENCODING: Final = b"content-transfer-encoding"
+_FIELD: Final = re.compile(rb"[!-9;-~]++[ \t]*+:")
 _BARE: Final = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 _HIGH: Final = bytes(range(128, 256))
 _DENSE: Final = 6
@@ -46,7 +46,12 @@ class Header:
 
     def take(self, line: bytes) -> bool:
         """Take a line, without its line end; false: it is none of a header section."""
-        if not is_header_line(line, self.of_message and not self._lines):
+        first = self.of_message and not self._lines
+        if not (
+            line[:1] in (b" ", b"\t")
+            or _FIELD.match(line) is not None
+            or (first and line.startswith((b"From ", b">From ")))
+        ):
             return False
         self._lines.append(line)
         self.size += len(line) + 2
