@@ -7,24 +7,19 @@ clearing the debt there is one report all the same.
 
 from __future__ import annotations
 
-import hashlib
-import mmap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from email.utils import format_datetime
 from typing import Any, Final
-from uuid import UUID, uuid4
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
+from relaymail.delivery.report_record import Mailbox, record_of
 from relaymail.message import dsn, dsn_request
 from relaymail.message.dsn import Excerpt, Original, Report, ReportedRecipient
-from relaymail.message.envelope import Envelope, EnvelopeRecipient, Origin
-from relaymail.message.record import MailboxEmail, MailboxRecipient, Record
-from relaymail.message.summary import summarize
-from relaymail.smtp.address import Address, AddressError, parse_mailbox
+from relaymail.message.record import Record
+from relaymail.smtp.address import AddressError, parse_mailbox
 from relaymail.store import debts
 from relaymail.store.accounts import Accounts
 from relaymail.store.archive import Archive, ArchiveError
@@ -53,15 +48,6 @@ class Reporting:
     """Seconds for which a recipient is tried; infinite where it is not an age that ends it."""
     now: Callable[[], datetime]
     """The time, aware."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Mailbox:
-    """Where a report goes: to a local user, or on to another host."""
-
-    address: Address
-    user_id: UUID | None
-    destination: str | None
 
 
 class Bounces:
@@ -184,7 +170,7 @@ class Bounces:
             why=why,
         )
 
-    async def _mailbox(self, debt: Debt) -> _Mailbox | None:
+    async def _mailbox(self, debt: Debt) -> Mailbox | None:
         """Where reports about mail from this reverse-path go; ``None``: nowhere."""
         try:
             address = parse_mailbox(debt.reverse_path)
@@ -193,16 +179,16 @@ class Bounces:
         for key in address.keys:
             owner = await self._accounts.owner(key)
             if owner is not None:
-                return _Mailbox(address, owner.user_id, None)
+                return Mailbox(address, owner.user_id, None)
         if address.host not in self._reporting.hosted_domains:
-            return _Mailbox(address, None, address.host)
+            return Mailbox(address, None, address.host)
         # An address of ours that nobody has, but someone was allowed to use: who used it is to know
-        return None if debt.login_user_id is None else _Mailbox(address, debt.login_user_id, None)
+        return None if debt.login_user_id is None else Mailbox(address, debt.login_user_id, None)
 
-    async def _record(self, debt: Debt, mailbox: _Mailbox) -> Record:
+    async def _record(self, debt: Debt, mailbox: Mailbox) -> Record:
         original = await self._original(debt)
         facts = self._facts(debt, original)
-        record: Record = await self._run(_make, debt.report_id, facts, mailbox)
+        record: Record = await self._run(record_of, debt.report_id, facts, mailbox)
         return record
 
     async def _original(self, debt: Debt) -> Original:
@@ -250,58 +236,3 @@ class Bounces:
             attempted_at=recipient.attempted_at,
             retry_until=until,
         )
-
-
-def _make(report_id: UUID, report: Report, mailbox: _Mailbox) -> Record:
-    """The report as it is stored; in a thread."""
-    raw = dsn.build(report)
-    parameters: Mapping[str, str | None] = dsn.mail_parameters(raw)
-    recipient = EnvelopeRecipient(
-        str(mailbox.address),
-        mailbox.user_id,
-        {} if mailbox.destination is None else {"NOTIFY": "NEVER"},
-        mailbox.destination,
-    )
-    emails: tuple[MailboxEmail, ...] = ()
-    if mailbox.user_id is not None:
-        row = MailboxRecipient(str(mailbox.address), None, "To", mailbox.user_id)
-        emails = (MailboxEmail(uuid4(), (row,), None, (mailbox.user_id,)),)
-    date = format_datetime(report.at.replace(microsecond=0))
-    trace = f"Received: by {report.reporting_mta}\r\n\tid {report_id};\r\n\t{date}\r\n"
-    if mailbox.destination is None:
-        trace = f"Return-Path: <>\r\n{trace}"
-    return Record(
-        id=report_id,
-        received_at=report.at,
-        origin=Origin("local", "", "", report.reporting_mta),
-        envelope=Envelope("", (recipient,), parameters),
-        sha256=hashlib.sha256(raw).digest(),
-        fingerprint=report_id,
-        deduplicate=False,
-        trace_headers=trace.encode(),
-        header_message_id=report.message_id,
-        summary=summarize(raw),
-        emails=emails,
-        content=_Content(raw),
-    )
-
-
-class _Content:
-    """A report is small: it stays in memory."""
-
-    def __init__(self, raw: bytes) -> None:
-        self._raw = raw
-        self.size = len(raw)
-
-    def memory(self) -> bytes:
-        """All of it."""
-        return self._raw
-
-    def parts(self, size: int) -> Iterator[bytes]:
-        """It in parts of ``size`` octets."""
-        for start in range(0, self.size, size):
-            yield self._raw[start : start + size]
-
-    def map(self) -> bytes | mmap.mmap:
-        """All of it."""
-        return self._raw
