@@ -41,6 +41,7 @@ Exit codes:
   0   done
   1   failed, or not found
   2   wrong usage of the command
+  3   doctor found warnings, and nothing worse
   69  the database is not available
   78  a setting is wrong or missing
 """

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
 import click
 
-from relaymail.cli.context import Invocation, pass_invocation, run
-from relaymail.cli.output import clean, json_option, print_json, print_table
-from relaymail.doctor import Check, Context, Outcome, chosen, exit_code, run_checks
-from relaymail.doctor import report as reports
-from relaymail.doctor.catalogue import CHECKS, UnknownCheck
-from relaymail.doctor.runner import TOGETHER
-from relaymail.settings import examine
+from relaymail.cli.context import Invocation, pass_invocation
+from relaymail.cli.output import json_option
 
-SHOWN = 4
-"""Checks named while they are waited for."""
+# The doctor knows all rooms: importing it would double the time that every other command takes to begin, so
+# relaymail.cli.diagnosis is imported by the commands that need it.
 
 EXAMPLES = """
 \b
@@ -61,40 +51,24 @@ def doctor() -> None:
 @click.option("--all-remedies", is_flag=True, help="Tell everything about each failure.")
 @json_option
 @pass_invocation
-def run_(invocation: Invocation, ids: tuple[str, ...], all_remedies: bool, as_json: bool) -> None:
+def run(invocation: Invocation, ids: tuple[str, ...], all_remedies: bool, as_json: bool) -> None:
     """Run the checks, side by side, and report.
 
     The exit code is 0 where nothing failed, 3 with warnings, 1 with errors.
     """
-    checks = _chosen(ids)
-    examined = examine(invocation.config, os.environ, demo=invocation.demo, data=invocation.data)
+    from relaymail.cli import diagnosis
 
-    async def body(reactor: Any) -> tuple[list[Outcome], float]:
-        context = Context(examined, reactor=reactor, demo=invocation.demo)
-        began = reactor.seconds()
-        try:
-            outcomes = await run_checks(checks, context, together=TOGETHER, progress=_progress)
-            return outcomes, reactor.seconds() - began
-        finally:
-            await context.close()
-
-    outcomes, seconds = run(body)
-    if as_json:
-        print_json(reports.outcomes_as_json(outcomes, seconds))
-    else:
-        _print(outcomes, everything=all_remedies or bool(ids))
-    raise SystemExit(exit_code(outcomes))
+    everything = all_remedies or bool(ids)
+    raise SystemExit(diagnosis.run_and_report(invocation, ids, everything=everything, as_json=as_json))
 
 
 @doctor.command("list")
 @json_option
 def list_(as_json: bool) -> None:
     """List all checks."""
-    if as_json:
-        print_json([reports.check_as_json(check) for check in CHECKS])
-        return
-    rows = [(check.id, check.severity.value, ", ".join(check.tags), check.title) for check in CHECKS]
-    print_table(("ID", "SEVERITY", "TAGS", "TITLE"), rows, empty="There are no checks.")
+    from relaymail.cli import diagnosis
+
+    diagnosis.print_list(as_json=as_json)
 
 
 @doctor.command("explain")
@@ -102,41 +76,6 @@ def list_(as_json: bool) -> None:
 @json_option
 def explain(ids: tuple[str, ...], as_json: bool) -> None:
     """Tell what a check looks at, why it matters, and how to mend it."""
-    checks = _chosen(ids)
-    if as_json:
-        print_json([reports.check_as_json(check) for check in checks])
-        return
-    for check in checks:
-        _echo([*reports.heading(check), *reports.page(check), ""])
+    from relaymail.cli import diagnosis
 
-
-def _chosen(ids: Sequence[str]) -> Sequence[Check]:
-    try:
-        return chosen(ids)
-    except UnknownCheck as unknown:
-        raise click.UsageError(
-            f"There is no check {clean(unknown)}: `relaymail doctor list` shows all."
-        ) from None
-
-
-def _progress(busy: Sequence[Check], seconds: float) -> None:
-    """Say what is waited for, beside the report."""
-    named = ", ".join(check.id for check in busy[:SHOWN])
-    more = f" and {len(busy) - SHOWN} more" if len(busy) > SHOWN else ""
-    click.echo(f"{seconds:.0f} s: waiting for {named}{more}", err=True)
-
-
-def _print(outcomes: Sequence[Outcome], *, everything: bool) -> None:
-    in_container = Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
-    kind = None if everything else reports.container_kind(os.environ, in_container)
-    _echo(reports.overview(outcomes))
-    failed = [outcome for outcome in outcomes if outcome.severity is not None]
-    failed.sort(key=lambda outcome: -outcome.severity.rank if outcome.severity else 0)
-    for outcome in failed:
-        _echo(["", *reports.details(outcome, kind)])
-    _echo(["", reports.conclusion(outcomes)])
-
-
-def _echo(lines: Any) -> None:
-    for line in lines:
-        click.echo(clean(line))
+    diagnosis.print_pages(ids, as_json=as_json)

@@ -8,12 +8,12 @@ from io import BytesIO
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.protocol import Protocol
 from twisted.web.client import FileBodyProducer
 from twisted.web.http_headers import Headers
 
 from relaymail.doctor.context import Context
+from relaymail.doctor.deadline import within
 from relaymail.notify import outcome
 from relaymail.notify.connection import Connections
 from relaymail.notify.endpoint import PATH
@@ -55,16 +55,15 @@ class _Cut(Protocol):
 
     def connectionMade(self) -> None:
         transport: Any = self.transport
-        transport.abortConnection()
+        transport.loseConnection()
 
 
 async def _ask(context: Context) -> Answer:
     connections = Connections(context.reactor, 1)
     asking = Deferred.fromCoroutine(_post(context, connections.agent))
-    asking.addTimeout(LIMIT, context.reactor)
     try:
-        code = await asking
-    except DeferredTimeout:
+        code = await within(context.reactor, LIMIT, asking)
+    except TimeoutError:
         return Answer(None, f"no answer within {LIMIT:g} s")
     except Exception as error:
         return Answer(None, outcome.from_error(error).reason)

@@ -12,6 +12,7 @@ from twisted.internet.error import ConnectError, ConnectionRefusedError, DNSLook
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.protocol import Factory, Protocol
 
+from relaymail.doctor.deadline import within
 from relaymail.doctor.resolution import Aside
 
 How = Literal["connected", "timeout", "refused", "dns", "socket"]
@@ -34,18 +35,15 @@ async def connect(reactor: Any, host: str, port: int, *, limit: float, greeting:
     """
     factory: Any = Factory.forProtocol(_Listening)
     factory.noisy = False
-    endpoint = HostnameEndpoint(
-        Aside(reactor), host.encode("idna") if not host.isascii() else host, port, timeout=limit
-    )
+    endpoint = HostnameEndpoint(Aside(reactor), host, port, timeout=limit)
     connecting: Deferred[Any] = endpoint.connect(factory)
-    connecting.addTimeout(limit, reactor)
     try:
-        protocol: _Listening = await connecting
-    except (DeferredTimeout, ConnectTimeout):
+        protocol: _Listening = await within(reactor, limit, connecting)
+    except (TimeoutError, ConnectTimeout):
         return Connected("timeout", f"no connection within {limit:g} s")
     except ConnectionRefusedError:
         return Connected("refused", "the connection was refused: nothing listens there")
-    except (DNSLookupError, UnicodeError):
+    except (DNSLookupError, ValueError):  # a ValueError: it is no host name
         return Connected("dns", "the host name does not resolve")
     except ConnectError as error:
         return Connected("socket", f"socket error: {_reason(error)}")

@@ -35,6 +35,11 @@ _MISSING = frozenset({"42P01", "3F000", "42703", "42883"})
 _DENIED = "42501"
 
 
+def reserved(name: str) -> bool:
+    """Whether a name is one that DNS never has (RFC 6761 6)."""
+    return name.rpartition(".")[2] in {"test", "invalid", "localhost", "example"}
+
+
 class Context:
     """The host to be looked at.
 
@@ -125,6 +130,17 @@ class Context:
         if not (self.settings.smtp.enabled and mx.enabled and mx.hosted_domains):
             raise Skipped("no domains are hosted: Smtp:Mx:Enabled is false, or Smtp:Mx:HostedDomains empty")
         return mx.hosted_domains[:DOMAINS]
+
+    @property
+    def public_domains(self) -> tuple[str, ...]:
+        """Those of :attr:`domains` that the DNS of all can know.
+
+        :raises Skipped: there are none.
+        """
+        found = tuple(domain for domain in self.domains if not reserved(domain))
+        if not found:
+            raise Skipped(f"{', '.join(self.domains)}: reserved for tests (RFC 6761), DNS knows no such name")
+        return found
 
     @property
     def outbound(self) -> bool:

@@ -7,10 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from twisted.internet.defer import Deferred
-from twisted.internet.defer import TimeoutError as DeferredTimeout
-
 from relaymail.doctor.aside import aside
+from relaymail.doctor.deadline import within
 from relaymail.settings import Settings, SettingsError, require_database
 from relaymail.store.database import Database, DatabaseUnavailable
 from relaymail.store.dialing import Dialer
@@ -107,11 +105,9 @@ async def _resolve(parameters: Mapping[str, str], reactor: Any) -> None:
         return
     why = ""
     for name in names:
-        looking: Deferred[Any] = aside(reactor, socket.getaddrinfo, name, None)
-        looking.addTimeout(CONNECT_LIMIT, reactor)
         try:
-            await looking
-        except DeferredTimeout:
+            await within(reactor, CONNECT_LIMIT, aside(reactor, socket.getaddrinfo, name, None))
+        except TimeoutError:
             why = f"no answer within {CONNECT_LIMIT:g} s"
         except (OSError, UnicodeError) as error:
             why = getattr(error, "strerror", None) or "no name that could be looked up"

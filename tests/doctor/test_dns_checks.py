@@ -52,7 +52,7 @@ async def test_records_as_they_should_be(host: Installation) -> None:
 
 
 async def test_a_server_that_is_not_there(installation: Installation) -> None:
-    installation.hosted("example.com")
+    installation.hosted("example.com", name=NAME)
     first, *others = await installation.run(*SOUND)
     assert failed_with(first, Severity.ERROR, "DNS does not work", "127.0.0.1 (Dns:Servers)")
     assert all(is_skipped(other, "check.dns.resolver") for other in others)
@@ -182,6 +182,18 @@ async def test_where_mail_for_a_domain_goes(
 async def test_no_hosted_domains(installation: Installation, zones: Zones) -> None:
     for check in ("check.dns.mx", "check.dns.spf", "check.dns.mta-sts", "check.accounts.postmaster"):
         assert is_skipped(await installation.look(check), "no domains are hosted")
+
+
+async def test_names_for_tests_are_not_asked_for(installation: Installation, zones: Zones) -> None:
+    installation.hosted("example.test", name="mail.example.test")
+    for check in (
+        "check.dns.addresses",
+        "check.dns.ptr",
+        "check.dns.mx",
+        "check.dns.spf",
+        "check.dns.mta-sts",
+    ):
+        assert is_skipped(await installation.look(check), "RFC 6761")
 
 
 # SPF
@@ -360,7 +372,7 @@ async def test_no_mta_sts_is_only_told(host: Installation) -> None:
             "version: STSv1\nmode: enforce\nmx: other.example.com\nmax_age: 604800\n",
             f"does not name the MX {NAME}",
         ),
-        ("version: STSv1\nmode: enforce\n", "max_age"),
+        ("version: STSv1\nmode: enforce\n", "https://mta-sts.example.com: no mx is named"),
     ],
 )
 async def test_a_policy(

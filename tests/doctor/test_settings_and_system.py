@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pytest
 
 from relaymail.doctor import Context, Severity, run_checks
 from relaymail.doctor.catalogue import BY_ID
-from relaymail.doctor.checks import system_data_folder, system_disk, system_files, system_privileges
+from relaymail.doctor.checks import system_data_folder, system_disk, system_privileges
 from relaymail.health.checks.system import GB, MB
 from relaymail.settings import examine
 from tests.conftest import reactor
@@ -151,14 +152,12 @@ async def test_the_disk_as_it_is(installation: Installation) -> None:
 
 
 async def test_enough_files_may_be_open(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(system_files.resource, "getrlimit", lambda _: (1024, 4096))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
     assert is_well(await installation.look("check.system.files"))
     installation.set(Smtp__Limits__Connections=5000)
     outcome = await installation.look("check.system.files")
     assert failed_with(outcome, Severity.WARN, "may open 4096 files", "need 5200")
-    monkeypatch.setattr(
-        system_files.resource, "getrlimit", lambda _: (1024, system_files.resource.RLIM_INFINITY)
-    )
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, resource.RLIM_INFINITY))
     assert is_well(await installation.look("check.system.files"))
 
 

@@ -23,6 +23,7 @@ errors go to standard error. `python -m relaymail.cli` is the same command.
 | 0 | done |
 | 1 | failed, or not found |
 | 2 | wrong usage of the command |
+| 3 | `doctor` found warnings, and nothing worse |
 | 69 | the database is not available |
 | 78 | a setting is wrong or missing |
 """

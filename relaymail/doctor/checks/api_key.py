@@ -39,7 +39,7 @@ CHECK = Check(
             "Quotes or blanks around the key in a file of variables",
         ),
         fix=setting("Internal__ApiKey=…", comment="the same key as in the settings of the API"),
-        verify="relaymail outbox retry --all-pending && relaymail outbox list --limit 5",
+        verify="relaymail outbox retry --all-pending\nrelaymail outbox list --limit 5",
         related=("check.api.reachable", "check.mail.outbox-dead"),
     ),
     look,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 from relaymail.doctor.check import Check, Finding, Severity, Skipped, failed, passed
-from relaymail.doctor.context import Context
+from relaymail.doctor.context import Context, reserved
 from relaymail.doctor.dns_facts import over_dns, public, record, sending_addresses, server_addresses
 from relaymail.doctor.page import Page, everywhere, setting
 
@@ -14,6 +14,8 @@ from relaymail.doctor.page import Page, everywhere, setting
 async def look(context: Context) -> Finding:
     """A and AAAA of ``Smtp:ServerName``."""
     name = context.settings.smtp.server_name
+    if "." in name and reserved(name):
+        raise Skipped(f"{name} is reserved for tests (RFC 6761), DNS knows no such name")
     if "." not in name or _is_address(name):
         if not (context.settings.smtp.mx.enabled or context.outbound):
             raise Skipped("Smtp:ServerName is no full domain name, and no other host meets this one")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from relaymail.doctor.check import Check, Finding, Severity, Skipped, failed, passed
-from relaymail.doctor.context import Context
+from relaymail.doctor.context import Context, reserved
 from relaymail.doctor.dns_facts import over_dns, txt
 from relaymail.doctor.page import Page, inside
 from relaymail.message.dkim_keys import record_name, record_text
@@ -25,8 +25,9 @@ async def look(context: Context) -> Finding:
     async def keys_of(database: Database) -> list[DkimKey]:
         return list(await list_keys(database))
 
-    keys = [key for key in await context.ask(keys_of) if key.active][:KEYS]
-    hosted = context.settings.smtp.mx.hosted_domains if context.settings.smtp.mx.enabled else ()
+    keys = [key for key in await context.ask(keys_of) if key.active and not reserved(key.domain)][:KEYS]
+    mx = context.settings.smtp.mx
+    hosted = [domain for domain in mx.hosted_domains if mx.enabled and not reserved(domain)]
     unsigned = [domain for domain in hosted if not any(_signs(key, domain) for key in keys)]
     if not keys and not unsigned:
         raise Skipped("no domain has an active key, and none is hosted")

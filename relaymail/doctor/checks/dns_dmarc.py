@@ -14,7 +14,7 @@ POLICIES = frozenset({"none", "quarantine", "reject"})
 @over_dns
 async def look(context: Context) -> Finding:
     """Each hosted domain's record, or that of the domain above."""
-    domains = context.domains
+    domains = context.public_domains
     if not context.outbound:
         raise Skipped("no mail is sent to other hosts")
     found = await context.each(_domain(context, domain) for domain in domains)

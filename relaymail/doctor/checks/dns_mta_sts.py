@@ -19,7 +19,7 @@ from relaymail.doctor.page import Page, everywhere
 @over_dns
 async def look(context: Context) -> Finding:
     """Record and policy of each hosted domain."""
-    domains = context.domains
+    domains = context.public_domains
     found = await context.each(_domain(context, domain) for domain in domains)
     absent = [domain for domain, (state, _) in zip(domains, found, strict=True) if state == "absent"]
     broken = [domain for domain, (state, _) in zip(domains, found, strict=True) if state == "broken"]

@@ -13,7 +13,7 @@ from relaymail.doctor.page import Page, everywhere
 @over_dns
 async def look(context: Context) -> Finding:
     """Each hosted domain."""
-    domains = context.domains
+    domains = context.public_domains
     ours = await our_addresses(context)
     found = await context.each(_domain(context, domain, ours) for domain in domains)
     bad = [(domain, problem) for domain, (problem, _, _) in zip(domains, found, strict=True) if problem]

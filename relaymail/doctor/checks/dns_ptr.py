@@ -7,7 +7,7 @@ from ipaddress import ip_address
 import dns.reversename
 
 from relaymail.doctor.check import Check, Finding, Severity, Skipped, failed, passed
-from relaymail.doctor.context import Context
+from relaymail.doctor.context import Context, reserved
 from relaymail.doctor.dns_facts import over_dns, public, record, server_addresses
 from relaymail.doctor.page import Page, everywhere
 
@@ -17,6 +17,8 @@ async def look(context: Context) -> Finding:
     """PTR of each public address, and back again."""
     if not context.outbound:
         raise Skipped("no mail is sent to other hosts, which are the ones who ask for it")
+    if reserved(context.settings.smtp.server_name):
+        raise Skipped("the server's name is reserved for tests (RFC 6761)")
     addresses = [text for text in await server_addresses(context) if public(ip_address(text))]
     if not addresses:
         raise Skipped("the server's name has no public address, see check.dns.addresses")

@@ -12,7 +12,7 @@ from relaymail.doctor.spf import BEGIN, Evaluation, PermanentError
 @over_dns
 async def look(context: Context) -> Finding:
     """Evaluate the record of each domain for the addresses that this host sends from."""
-    domains = context.domains
+    domains = context.public_domains
     if not context.outbound:
         raise Skipped("no mail is sent to other hosts")
     relay = context.settings.outbound_mail.relay_host

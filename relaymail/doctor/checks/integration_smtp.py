@@ -104,7 +104,7 @@ CHECK = Check(
             "kubectl get pods,svc,endpoints -l app.kubernetes.io/name=relaymail\n"
             "kubectl get networkpolicy -A\n"
             "kubectl run smtp-test --rm -it --image=busybox --restart=Never -- nc -vz -w 5 relaymail 587\n"
-            "# with Helm\n"
+            "# with Helm, in the chart of the client\n"
             "helm upgrade client ./client --reuse-values --set smtp.host=relaymail --set smtp.port=587",
         ),
         verify="nc -vz -w 5 mail.example.com 587",

@@ -6,7 +6,7 @@ from relaymail.dns import DNSFailure, NoRecords, NoSuchDomain
 from relaymail.doctor.check import Check, Finding, Severity, Skipped, failed, passed
 from relaymail.doctor.connect import connect
 from relaymail.doctor.context import Context
-from relaymail.doctor.page import Page, setting
+from relaymail.doctor.page import Page, Remedy, setting
 
 CONNECT_LIMIT = 8.0
 GREETING_LIMIT = 6.0
@@ -84,6 +84,13 @@ CHECK = Check(
             "OutboundMail__RelayUsername=…",
             "OutboundMail__RelayPassword=…",
             comment="ask the provider to open port 25, or send by a smarthost",
+        )
+        + Remedy(
+            "nc -vw 8 gmail-smtp-in.l.google.com 25 </dev/null   # open by now?",
+            "nc -vw 8 gmail-smtp-in.l.google.com 25 </dev/null   # open by now?",
+            "# or, with Helm\nhelm upgrade relaymail docs/deploy/helm/relaymail --reuse-values "
+            "--set smtp.host=smtp.provider.example --set smtp.port=587 --set smtp.useSsl=true "
+            "--set smtp.existingSecret=smarthost",
         ),
         verify="nc -vw 8 gmail-smtp-in.l.google.com 25 </dev/null",
         related=("check.dns.resolver", "check.dns.ptr", "check.queue.due"),

@@ -54,8 +54,9 @@ CHECK = Check(
             "df -h /var/lib/relaymail\ndu -xhd1 /var/lib/relaymail\njournalctl --vacuum-size=500M\n"
             "printf '%s\\n' 'Retention__Messages=365.00:00:00' >> /etc/relaymail/environment\n"
             "systemctl restart relaymail",
-            "kubectl get pvc\nkubectl patch pvc relaymail -p "
-            '\'{"spec":{"resources":{"requests":{"storage":"50Gi"}}}}\'',
+            "kubectl exec deployment/relaymail -- df -h /var/lib/relaymail\n"
+            "kubectl describe nodes | grep -A 8 Conditions:\n"
+            "kubectl set env deployment/relaymail Retention__Messages=365.00:00:00",
         ),
         verify="df -h /var/lib/relaymail && df -i /var/lib/relaymail",
         related=("check.system.data-folder", "check.database.embedded"),
