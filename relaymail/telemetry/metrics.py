@@ -80,7 +80,7 @@ class Metrics:
         self.replies = Counter("smtp.replies", "{reply}", "Replies sent", ("code",))
         self.refusals = Counter("smtp.refusals", "{refusal}", "What was refused, by reason", ("reason",))
         self.unexpected = Counter(
-            "smtp.errors.unexpected", "{error}", "Commands answered 451 because of an error nobody foresaw"
+            "smtp.errors.unexpected", "{error}", "Errors nobody foresaw; a command is answered 451 then"
         )
         self.attempts = Counter("smtp.auth.attempts", "{attempt}", "Logins tried", listener)
         self.failures = Counter("smtp.auth.failures", "{attempt}", "Logins refused", listener)
@@ -177,7 +177,7 @@ class Metrics:
         self.refusals.add(1, (reason,))
 
     def unexpected_error(self) -> None:
-        """Something was answered 451 because of an error nobody foresaw."""
+        """Something nobody foresaw: a command is answered 451 then, and mail is tried again."""
         self.unexpected.add()
 
     def auth_attempted(self, listener: str) -> None:
