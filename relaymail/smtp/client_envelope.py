@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from relaymail.smtp.address import Address, AddressError, ascii_domain, parse_mailbox
+from relaymail.smtp.address import Address, AddressError, ascii_domain, parse_path
 from relaymail.smtp.client_capabilities import Capabilities
 from relaymail.smtp.client_mail import Conversion, Mail, MailRecipient, Outcome
 from relaymail.smtp.client_tls import ClientTLSFacts
@@ -101,9 +101,11 @@ def _path(text: str, utf8: bool, status: str, what: str) -> str:
     :raises _Refused: it cannot, with ``status`` if that is because it is no address.
     """
     try:
-        address = parse_mailbox(text)
+        address, rest = parse_path(f"<{text}>", utf8=True)
     except AddressError as error:
         raise _Refused(status, f"the {what} is no address: {error}") from None
+    if address is None or rest:
+        raise _Refused(status, f"the {what} is no address")
     path = str(address)
     if path.isascii() or utf8:
         return path

@@ -131,9 +131,9 @@ class Transaction:
         if reply is None:
             self._phase = "final-dot"
             reply = await self._wire.reply(self._timeouts.final_dot)
-            _check_class(reply, 2)
             # The transaction is over, whatever was said (RFC 5321 4.1.1.4); of chunks it is not (RFC 3030 2)
             self.left_open = self._plan.chunks and reply.code // 100 != 2
+        _check_class(reply, 2)
         if reply.code // 100 == 2:
             self._settle(client_outcome.of_acceptance(reply, dsn=self._plan.dsn))
         else:

@@ -215,6 +215,8 @@ class Wire(Protocol):
             why = f"{what}: {reason.getErrorMessage()}"
         if self._broken is None:
             self._broken = Broken(why)
+        # What is gone has no producer, and under TLS cannot even be told so
+        self._producing = self._paused = False
         self._deadline.cancel()
         self._wake()
 

@@ -619,6 +619,30 @@ class TestChunks:
             assert host.session.messages == []
             assert sum(line.startswith("BDAT") for line in host.session.commands) == 2
 
+    @pytest.mark.parametrize(
+        ("answer", "verdict", "status"),
+        [("552 5.3.4 enough", "failed", "5.3.4"), ("354 what?", "deferred", "4.5.0")],
+    )
+    async def test_a_chunk_that_others_follow_may_be_refused(
+        self, answer: str, verdict: str, status: str
+    ) -> None:
+        async def refuse(session: Session, line: str) -> None:
+            await session.chunk(line)
+            session.say(answer)
+
+        answers: dict[str, rude_host.Answer] = {"BDAT": refuse}
+        async with RudeHost(reactor, partial(polite, extensions=self.extensions, answers=answers)) as host:
+            connection = await open_to(host)
+            (outcome,) = await connection.send(mail(binary=True), b"x" * 600_000)
+            assert (outcome.verdict, outcome.status, outcome.phase) == (verdict, status, "transfer")
+            assert not outcome.in_doubt
+            assert sum(line.startswith("BDAT") for line in host.session.commands) == 1
+            if verdict == "failed":
+                answers.clear()
+                (outcome,) = await connection.send(mail(binary=True), b"x")
+                assert outcome.verdict == "delivered"
+                assert "RSET" in host.session.commands
+
     async def test_a_host_that_lies_about_chunks_refuses_them(self) -> None:
         async with RudeHost(reactor, rude_host.offers_chunking_and_refuses_it) as host:
             connection = await open_to(host)

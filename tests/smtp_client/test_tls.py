@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
@@ -33,7 +34,7 @@ from tests.support.rude_host import (
     polite,
     tls_of,
 )
-from tests.support.waiting import until
+from tests.support.waiting import pause, until
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +190,36 @@ class TestOpportunistic:
             time.advance(2)
             failure = await failing
             assert (failure.phase, failure.tls_problem) == ("starttls", "handshake")
+
+    async def test_a_large_message_waits_for_the_host(self, authority: Authority) -> None:
+        produced = 0
+        go_on: Deferred[None] = Deferred()
+
+        async def parts() -> AsyncIterator[bytes]:
+            nonlocal produced
+            for _ in range(200):
+                produced += 1
+                yield b"x" * 254_000 + b"\r\n"
+
+        async def data(session: Session, line: str) -> None:
+            session.transport.pauseProducing()
+            session.say("354 go ahead")
+            await go_on
+            session.transport.resumeProducing()
+            await session.octets(1_000_000)
+            session.abort()
+
+        script = partial(polite, tls=tls_of(authority), answers={"DATA": data})
+        async with RudeHost(reactor, script) as host:
+            connection = await open_to(host)
+            sending = Deferred.fromCoroutine(connection.send(mail(), parts()))
+            await until(reactor, lambda: produced > 0)
+            await pause(reactor, 0.1)
+            assert produced < 60
+            go_on.callback(None)
+            (outcome,) = await sending
+            assert (outcome.verdict, outcome.phase, outcome.in_doubt) == ("deferred", "transfer", False)
+            assert not connection.usable
 
 
 async def _answers_a_hello_in_clear(session: Session, line: str) -> None:
