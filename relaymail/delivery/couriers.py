@@ -257,7 +257,8 @@ class Couriers:
             courier.key = site
             self._destinations.opened(site)
         away = self._away.get(site)
-        if away is not None and away[0] > self._tools.seconds():
+        probes = bool(lane.works) and lane.works[0].job.probe
+        if away is not None and away[0] > self._tools.seconds() and not probes:
             await self._block(lane, away[1])
             return False
         return True

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
-from tests.end_to_end.host import Host
+from tests.end_to_end.host import Host, free_port
 from tests.end_to_end.sink import Sink
 from tests.end_to_end.waiting import until
 from tests.support.dns_server import ThreadedDNSServer, Zones
@@ -24,12 +24,11 @@ class Internet:
         self.dns = ThreadedDNSServer(self.zones)
         self.dns.start()
         self._sinks: list[Sink] = []
-        self.port = 0
+        self.port = free_port()
 
     def sink(self, *domains: str, **how: Any) -> Sink:
         """A next host for these domains."""
         sink = Sink(f"127.0.0.{len(self._sinks) + 2}", self.port, **how)
-        self.port = sink.port
         self._sinks.append(sink)
         self.lead(sink, *domains)
         return sink
@@ -43,12 +42,13 @@ class Internet:
 
     @property
     def settings(self) -> dict[str, str]:
-        """What the host must be told of it."""
+        """What the host must be told of it; a second between tries."""
         return {
             "OutboundMail__SenderDomain": NAME,
             "OutboundMail__Port": str(self.port),
+            "OutboundMail__QueuePollingIntervalSeconds": "0.5",
+            **{f"OutboundMail__RetryDelays__{n}": "1" for n in range(20)},
             "Dns__Servers__0": self.dns.address,
-            "HealthCheck__DnsTestDomain": "test.test",
         }
 
     def stop(self) -> None:
