@@ -88,8 +88,13 @@ class ClientConnection:
 
     @property
     def usable(self) -> bool:
-        """Whether another message may be sent over it: not once it was closed, by whomever, and not while a
-        message is being sent."""
+        """Whether another message may be sent over it: not once it was closed, by whomever, not while a
+        message is being sent, and not when the host has had as many as it takes (RFC 9422)."""
+        most = self.capabilities.most_messages
+        return self._alive and (most is None or self.transactions < most)
+
+    @property
+    def _alive(self) -> bool:
         return self._wire.idle and not self._sending
 
     def needs(self, mail: Mail) -> Needs:
@@ -135,9 +140,9 @@ class ClientConnection:
         return transaction.outcomes(_INTERRUPTED)
 
     async def reset(self) -> bool:
-        """RSET; whether the connection is still usable. Only to find out whether it is alive: what a
-        transaction leaves open is closed by the next one."""
-        if not self.usable:
+        """RSET; whether the connection is alive, which is what it is good for: what a transaction leaves open
+        is closed by the next one."""
+        if not self._alive:
             return False
         self._sending = True
         try:

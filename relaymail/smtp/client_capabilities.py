@@ -40,19 +40,11 @@ class Capabilities:
         return tuple(self.extensions.get("AUTH", "").upper().split())
 
     @property
-    def most_recipients(self) -> int | None:
-        """Recipients of a message (LIMITS RCPTMAX, RFC 9422); ``None``: it does not say."""
-        return self._limit("RCPTMAX")
-
-    @property
     def most_messages(self) -> int | None:
-        """Messages of a session (LIMITS MAILMAX); ``None``: it does not say."""
-        return self._limit("MAILMAX")
-
-    def _limit(self, name: str) -> int | None:
+        """Messages of a session (LIMITS MAILMAX, RFC 9422 4.1); ``None``: it does not say."""
         for word in self.extensions.get("LIMITS", "").upper().split():
             key, _, value = word.partition("=")
-            if key == name and _NUMBER.fullmatch(value):
+            if key == "MAILMAX" and _NUMBER.fullmatch(value):
                 return int(value) or None
         return None
 

@@ -55,10 +55,10 @@ def test_a_limit_that_is_none_does_not_count(line: str, limit: int | None) -> No
 
 
 def test_reads_limits() -> None:
-    offered = offering("LIMITS RCPTMAX=20 MAILMAX=5 RCPTDOMAINMAX=x")
-    assert (offered.most_recipients, offered.most_messages) == (20, 5)
-    assert offering("LIMITS").most_recipients is None
-    assert offering("LIMITS RCPTMAX=many").most_recipients is None
+    assert offering("LIMITS RCPTMAX=20 mailmax=5 RCPTDOMAINMAX=x").most_messages == 5
+    assert offering("LIMITS").most_messages is None
+    assert offering("LIMITS MAILMAX=many").most_messages is None
+    assert offering("SIZE").most_messages is None
 
 
 def test_says_nothing_that_is_not_offered() -> None:

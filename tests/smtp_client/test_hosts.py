@@ -367,6 +367,17 @@ class TestMidDialogue:
             assert not await connection.reset()
             assert not connection.usable
 
+    async def test_a_host_gets_no_more_messages_than_it_takes(self) -> None:
+        async with RudeHost(reactor, partial(polite, extensions=("LIMITS MAILMAX=2",))) as host:
+            connection = await open_to(host)
+            for usable in (True, False):
+                await connection.send(mail(), BODY)
+                assert connection.usable == usable
+            assert await connection.reset()
+            connection.quit()
+            await until(reactor, lambda: host.session.gone)
+            assert host.session.commands[-1] == "QUIT"
+
 
 class TestOurOwnSide:
     async def test_a_lost_lease_ends_the_connection_without_the_dot(self) -> None:

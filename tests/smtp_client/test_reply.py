@@ -150,4 +150,5 @@ def test_the_cut_into_packets_changes_nothing(lines: list[tuple[bytes, bytes]], 
     borders = [0, *sorted({min(cut, len(stream)) for cut in cuts}), len(stream)]
     packets = [stream[a:b] for a, b in pairwise(borders)]
     assert read(*packets) == read(stream)
-    assert read(*(bytes([octet]) for octet in stream)) == read(stream)
+    if len(stream) < 500:
+        assert read(*(bytes([octet]) for octet in stream)) == read(stream)
