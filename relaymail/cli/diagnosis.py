@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import click
+from twisted.internet.defer import Deferred
 
 from relaymail.cli.context import Invocation, run
 from relaymail.cli.output import clean, print_json, print_table
 from relaymail.doctor import CHECKS, Check, Context, Outcome, chosen, exit_code, run_checks
 from relaymail.doctor import report as reports
 from relaymail.doctor.catalogue import UnknownCheck
+from relaymail.doctor.deadline import within
 from relaymail.settings import examine
 
+CLOSING = 20.0
+"""Seconds to let go of what the checks have begun; stopping an embedded PostgreSQL can take 15."""
 SHOWN = 4
 """Checks named while they are waited for."""
 
@@ -32,7 +36,10 @@ def run_and_report(invocation: Invocation, ids: Sequence[str], *, everything: bo
             outcomes = await run_checks(checks, context, progress=_progress)
             return outcomes, reactor.seconds() - began
         finally:
-            await context.close()
+            try:
+                await within(reactor, CLOSING, Deferred.fromCoroutine(context.close()))
+            except TimeoutError:
+                click.echo("Something that a check has begun does not end: it is left alone.", err=True)
 
     outcomes, seconds = run(body)
     if as_json:

@@ -145,8 +145,8 @@ class Context:
     @property
     def outbound(self) -> bool:
         """Whether the host sends mail to other hosts: switched on, and with a name to say."""
-        mail = self.settings.outbound_mail
-        return mail.enabled and "." in self.name
+        full = "." in self.name.strip(".") and not self.name.replace(".", "").isdigit()
+        return self.settings.outbound_mail.enabled and full
 
     @property
     def name(self) -> str:

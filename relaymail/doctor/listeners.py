@@ -28,7 +28,7 @@ State = Literal["free", "ours", "another", "closed", "denied", "silent"]
 """``free``: nobody listens and we could; ``closed``: nobody listens and nobody can, ``denied``: not we;
 ``silent``: somebody listens and says nothing."""
 
-_GREETING = re.compile(r"220[ -]\S+ ESMTP relaymail\b|421[ -]4\.(?:3\.2|7\.[01]) ")
+_GREETING = re.compile(r"220[ -](\S+) ESMTP relaymail\b|421[ -]4\.(?:3\.2|7\.[01]) ")
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,9})", re.IGNORECASE)
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 
@@ -69,6 +69,12 @@ class Seen:
     """The TLS certificate it presented (DER)."""
     tls_problem: str = ""
     """Why there is none, though TLS was tried."""
+
+    @property
+    def greets_as(self) -> str:
+        """The name in the greeting of a relaymail host; empty where there is none."""
+        match = _GREETING.match(self.said)
+        return (match[1] or "") if match else ""
 
     @property
     def ours(self) -> bool:

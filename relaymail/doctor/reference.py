@@ -29,7 +29,7 @@ def reference() -> str:
         f"| [`{check.id}`](#{_anchor(check)}) | {check.severity.value} | {check.title} |" for check in CHECKS
     ]
     for area, checks in groupby(CHECKS, lambda check: check.area):
-        lines += ["", f"# {area}"]
+        lines += ["", f"## {area}"]
         for check in checks:
             lines += _check(check)
     return "\n".join(lines) + "\n"
@@ -41,7 +41,7 @@ def _anchor(check: Check) -> str:
 
 
 def _check(check: Check) -> Iterator[str]:
-    yield from ("", f"## {check.id}", "", f"{check.title}.", "")
+    yield from ("", f"### {check.id}", "", f"{check.title}.", "")
     tags = ", ".join(f"`{tag}`" for tag in check.tags)
     yield f"Plugin `{check.plugin}`, severity `{check.severity.value}`, tags {tags}."
     yield from ("", f"**What it checks.** {check.page.what}", "", f"**Why it matters.** {check.page.why}", "")

@@ -100,8 +100,8 @@ class _Run:
 
     def stop(self) -> None:
         """Give up, if it still runs."""
-        if not self.done.called:
-            self._end(failed("the doctor was stopped before this check ended"))
+        if self._timer.active():
+            self._timer.cancel()
             self._work.cancel()
 
     def _too_late(self, limit: float) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from relaymail.doctor import Severity
+from relaymail.doctor.listeners import Listener, Seen
 from tests.doctor.conftest import NOT_READY, Installation, failed_with, is_skipped, is_well, service
 from tests.support.postgres import unused_port
 
@@ -112,6 +113,29 @@ async def test_the_host_misses_one_of_its_ports(installation: Installation) -> N
         Severity.ERROR,
         f"submission port {free} (Smtp:Port): the host runs, but does not listen here",
     )
+
+
+async def test_another_relaymail_has_the_port(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relaymail.doctor.listeners.PATIENCE", 0.3)
+    async with service(b"220 other.example.test ESMTP relaymail\r\n") as port:
+        installation.set(Smtp__Port=port, Smtp__ServerName="mail.example.test")
+        outcome = await installation.look(PORTS)
+    assert failed_with(outcome, Severity.WARN, "not as mail.example.test", "greets as other.example.test")
+
+
+async def test_low_ports_that_this_user_may_not_have(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(listener: Listener) -> Seen:
+        return Seen(listener, "denied", "Permission denied")
+
+    monkeypatch.setattr("relaymail.doctor.context.look_at", denied)
+    installation.set(Smtp__Port=587)
+    outcome = await installation.look(PORTS)
+    assert is_well(outcome)
+    assert "check.system.privileges" in outcome.finding.summary
 
 
 async def test_no_running_host_to_ask(installation: Installation) -> None:

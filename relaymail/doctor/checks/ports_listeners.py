@@ -25,8 +25,21 @@ async def look(context: Context) -> Finding:
             *[f"{seen.listener} greets with: {seen.said}" for seen in unready],
             ports=states,
         )
+    name = context.settings.smtp.server_name
+    strange = [seen for seen in listeners if seen.ours and seen.greets_as not in ("", name)]
+    if strange:
+        return failed(
+            f"A relaymail answers, but not as {name}",
+            *[f"{seen.listener} greets as {seen.greets_as}" for seen in strange],
+            "another installation, or a host that was not restarted since Smtp:ServerName was changed",
+            severity=Severity.WARN,
+            ports=states,
+        )
     if running:
         return passed("The host listens on all of its ports", *_lines(listeners), ports=states)
+    if "denied" in states.values():
+        told = "The host does not run; nobody else has its ports, but see check.system.privileges"
+        return passed(told, *_lines(listeners), ports=states)
     return passed("The host does not run; its ports are free", *_lines(listeners), ports=states)
 
 
@@ -66,7 +79,8 @@ CHECK = Check(
     Page(
         what="Connects to each port of the settings (submission, SMTPS, MX, health) and reads who answers: "
         "our host, "
-        "which greets as relaymail, or another service. Where nobody answers, it looks whether the port can "
+        "which greets as relaymail (with another name than `Smtp:ServerName`, that is a warning), or another "
+        "service. Where nobody answers, it looks whether the port can "
         "be had. A running host that misses one of its ports fails, and so does one that greets with `421`.",
         why="A host whose port is taken exits with 69. Clients that reach another service get its refusals.",
         causes=(

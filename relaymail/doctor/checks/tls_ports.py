@@ -18,6 +18,9 @@ async def look(context: Context) -> Finding:
     mail = [seen for seen in await context.listeners() if seen.ours and seen.listener.name != "health"]
     if not mail:
         raise Skipped("the host does not run")
+    mail = [seen for seen in mail if not seen.said.startswith("421")]
+    if not mail:
+        raise Skipped("the host sends clients away, see check.ports.listeners")
     without = [seen for seen in mail if seen.certificate is None]
     if without:
         return failed(
