@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from relaymail.telemetry.metrics import Metrics
+from relaymail.telemetry.reach import Reach
 from relaymail.telemetry.spans import Tracer
 
 if TYPE_CHECKING:
@@ -60,18 +61,25 @@ class _Exporting(Telemetry):
     """Telemetry with a collector."""
 
     def __init__(
-        self, exporter: OTLPMetricExporter, resource: Resource, traces: Traces | None, interval: float
+        self,
+        exporter: OTLPMetricExporter,
+        resource: Resource,
+        traces: Traces | None,
+        reach: Reach,
+        interval: float,
     ) -> None:
         super().__init__()
         self.tracer = traces
         self._exporter = exporter
         self._resource = resource
         self._traces = traces
+        self._reach = reach
         self._interval = interval
         self._began = time.time_ns()
         self._loop: LoopingCall | None = None
 
     def start(self, reactor: Any) -> None:
+        self._reach.start()
         self._loop = LoopingCall(self._export, reactor)
         self._loop.clock = reactor
         self._loop.start(self._interval, now=False).addErrback(self._loop_broke)
@@ -85,6 +93,7 @@ class _Exporting(Telemetry):
             await stopping
         except DeferredTimeout:
             log.warn("The last metrics were not exported: the collector did not answer in time")
+        self._reach.stop()
 
     async def _finish(self, reactor: Any) -> None:
         await self._export(reactor)
@@ -94,11 +103,16 @@ class _Exporting(Telemetry):
             await deferToThreadPool(reactor, pool, self._traces.shutdown)
 
     async def _export(self, reactor: Any) -> None:
-        """One export; what goes wrong is logged by the exporter, and the next one sends the sums again."""
+        """One export; after one that fails the next one sends the sums again."""
+        from opentelemetry.sdk.metrics.export import MetricExportResult
+
         from relaymail.telemetry.otlp import metrics_data
 
         data = metrics_data(self.metrics.collect(), self._resource, self._began, time.time_ns())
-        await deferToThreadPool(reactor, reactor.getThreadPool(), self._exporter.export, data)
+        result: MetricExportResult = await deferToThreadPool(
+            reactor, reactor.getThreadPool(), self._exporter.export, data
+        )
+        self._reach.note(result is MetricExportResult.SUCCESS)
 
     def _loop_broke(self, failure: Failure) -> None:
         log.failure("Metrics are not exported any more", failure=failure)
@@ -143,12 +157,13 @@ def configure(endpoint: str | None, *, trace_ratio: float = 0.0, interval: float
         }
     )
     exporter = OTLPMetricExporter(endpoint=signal_url(endpoint, METRICS_PATH), timeout=EXPORT_TIMEOUT)
-    return _Exporting(exporter, resource, _traces(endpoint, trace_ratio, resource), interval)
+    reach = Reach()
+    return _Exporting(exporter, resource, _traces(endpoint, trace_ratio, resource, reach), reach, interval)
 
 
-def _traces(endpoint: str, ratio: float, resource: Resource) -> Traces | None:
+def _traces(endpoint: str, ratio: float, resource: Resource, reach: Reach) -> Traces | None:
     if ratio <= 0:
         return None
     from relaymail.telemetry.traces import Traces
 
-    return Traces(signal_url(endpoint, TRACES_PATH), ratio, resource, EXPORT_TIMEOUT)
+    return Traces(signal_url(endpoint, TRACES_PATH), ratio, resource, EXPORT_TIMEOUT, reach.note)

@@ -6,14 +6,15 @@ leads through the database: who finds its row knows its trace, and whether it is
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 from uuid import UUID
 
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import (
@@ -43,16 +44,21 @@ class Traces:
     :param url: where spans are posted (OTLP over HTTP).
     :param ratio: the share, 0 to 1.
     :param timeout: seconds for an export.
+    :param exported: told of each export whether it came through, on a thread of its own.
     """
 
-    def __init__(self, url: str, ratio: float, resource: Resource, timeout: float) -> None:
+    def __init__(
+        self, url: str, ratio: float, resource: Resource, timeout: float, exported: Callable[[bool], None]
+    ) -> None:
         self._ids = _Ids()
         self._bar = int(ratio * _RANDOM)
         # We decide what is recorded, before anything is made of it
         self._provider = TracerProvider(
             sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False, id_generator=self._ids
         )
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=url, timeout=timeout)))
+        self._provider.add_span_processor(
+            BatchSpanProcessor(_Exporter(exported, endpoint=url, timeout=timeout))
+        )
         self._tracer = self._provider.get_tracer(SCOPE)
 
     def begin(self, message_id: UUID, listener: str, session_id: str) -> MessageSpans | None:
@@ -89,6 +95,19 @@ class Traces:
 
     def _is_traced(self, message_id: UUID) -> bool:
         return message_id.int % _RANDOM < self._bar
+
+
+class _Exporter(OTLPSpanExporter):
+    """Tells how it went."""
+
+    def __init__(self, exported: Callable[[bool], None], **options: Any) -> None:
+        super().__init__(**options)
+        self._exported = exported
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        result = super().export(spans)
+        self._exported(result is SpanExportResult.SUCCESS)
+        return result
 
 
 class RecordedSpan:

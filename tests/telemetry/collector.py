@@ -29,6 +29,7 @@ class Collector(Resource):
         super().__init__()
         self.silent = False
         """Whether it takes requests and never answers."""
+        self.status = 200
         self.paths: list[bytes] = []
         self.exports: list[ExportMetricsServiceRequest] = []
         self._traces: list[ExportTraceServiceRequest] = []
@@ -51,6 +52,7 @@ class Collector(Resource):
         else:
             self.exports.append(ExportMetricsServiceRequest.FromString(body))
             answer = ExportMetricsServiceResponse().SerializeToString()
+        request.setResponseCode(self.status)
         return NOT_DONE_YET if self.silent else bytes(answer)
 
     def metrics(self) -> dict[str, Any]:

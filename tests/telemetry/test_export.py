@@ -7,10 +7,13 @@ import time
 
 import pytest
 from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs
 
+from relaymail.message.ids import uuid7
 from relaymail.telemetry import TelemetryError, configure
 from relaymail.telemetry.export import METRICS_PATH, TRACES_PATH, signal_url
 from tests.conftest import reactor
+from tests.support.waiting import until
 from tests.telemetry.collector import Collector
 
 
@@ -117,3 +120,26 @@ def test_without_the_packages_the_error_says_what_to_install(
 def test_the_path_of_a_signal_is_added_where_it_is_missing(endpoint: str, base: str) -> None:
     assert signal_url(endpoint, METRICS_PATH) == base + "/v1/metrics"
     assert signal_url(endpoint, TRACES_PATH) == base + "/v1/traces"
+
+
+async def test_a_collector_that_is_away_is_one_line_and_its_return_another() -> None:
+    collector = Collector()
+    telemetry = configure(collector.url, trace_ratio=1, interval=0.05)
+    assert telemetry.tracer is not None
+    with capturedLogs() as lines:
+        telemetry.start(reactor)
+        await until(reactor, lambda: len(collector.exports) > 2)
+        collector.status = 400
+        seen = len(collector.exports)
+        trace = telemetry.tracer.begin(uuid7(), "mx", "SESSION")
+        assert trace is not None
+        trace.end()
+        await until(reactor, lambda: len(collector.exports) > seen + 5)
+        collector.status = 200
+        seen = len(collector.exports)
+        await until(reactor, lambda: len(collector.exports) > seen + 5)
+        await telemetry.stop(reactor)
+    await collector.stop()
+    ours = [line for line in lines if str(line["log_namespace"]).startswith(("relaymail", "opentelemetry"))]
+    assert [line["log_level"].name for line in ours] == ["warn", "info"]
+    assert "400" in ours[0]["why"]
