@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import configparser
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from tests.deploy.manifests import (
     ports,
     validate,
 )
-from tests.interop.programs import Done, program, run
+from tests.interop.programs import Done, run
 
 CHART = DEPLOY / "helm" / "relaymail"
 LEAST = {"serverName": "mail.example.com"}
@@ -91,8 +93,11 @@ COMBINATIONS = {
 
 
 def helm(*arguments: str) -> Done:
-    """Run helm."""
-    return run(program("helm", "helm", "HELM"), *arguments)
+    """Run helm, which is no package of Debian's."""
+    found = os.environ.get("HELM") or shutil.which("helm")
+    if found is None:
+        pytest.skip("helm is not on the PATH, and HELM does not name it")
+    return run(found, *arguments)
 
 
 def render(folder: Path, values: dict[str, Any], name: str = "relaymail") -> list[Manifest]:
