@@ -24,7 +24,7 @@ from twisted.internet.protocol import Factory
 
 from relaymail.smtp.client_capabilities import Capabilities
 from relaymail.smtp.client_dane import TLSARecord
-from relaymail.smtp.client_envelope import plan
+from relaymail.smtp.client_envelope import Plan, plan
 from relaymail.smtp.client_errors import Broken, ConnectFailed, Interrupted
 from relaymail.smtp.client_mail import Conversion, Mail, MailRecipient, Needs, Outcome, Phase, Verdict
 from relaymail.smtp.client_reply import RemoteReply
@@ -118,6 +118,30 @@ class ClientConnection:
             raise ValueError("the connection is not usable")
         if not planned.recipients:
             return [planned.refusals[n] for n in range(len(mail.recipients))]
+        outcomes = await self._transact(planned, body, before_dot)
+        if self._alive and all(map(_blames_a_parameter, outcomes)):
+            return await self._say_less(mail, planned, body, before_dot) or outcomes
+        return outcomes
+
+    async def _say_less(
+        self, mail: Mail, said: Plan, body: Body, before_dot: BeforeDot | None
+    ) -> list[Outcome] | None:
+        """The host does not know the parameters it offers: the same again without them, if it can be.
+
+        The body was not asked for yet. ``None``: that is no better.
+        """
+        less = self.capabilities.without("SIZE", "8BITMIME", "DSN", "SMTPUTF8")
+        planned = plan(mail, less, self.tls)
+        same = planned.mail == said.mail and planned.recipients == said.recipients
+        if same or planned.conversion is not None or planned.recipients.keys() != said.recipients.keys():
+            return None
+        outcomes = await self._transact(planned, body, before_dot)
+        if all(map(_blames_a_parameter, outcomes)):
+            return None
+        self.capabilities = less
+        return outcomes
+
+    async def _transact(self, planned: Plan, body: Body, before_dot: BeforeDot | None) -> list[Outcome]:
         pipelining = self.capabilities.offers("PIPELINING")
         transaction = Transaction(
             self._wire, planned, self._timeouts, pipelining=pipelining, reset=self._left_open
@@ -215,6 +239,16 @@ async def connect(
         wire.abort()
         raise
     return ClientConnection(wire, opening, timeouts, host, address, port)
+
+
+def _blames_a_parameter(outcome: Outcome) -> bool:
+    """Whether a refusal is, or may be, one of what stands behind an address (RFC 5321 4.1.1.11)."""
+    return (
+        outcome.phase in ("mail", "rcpt")
+        and outcome.verdict == "failed"
+        and outcome.reply is not None
+        and (outcome.reply.code == 555 or outcome.reply.enhanced == "5.5.4")
+    )
 
 
 class _Wires(Factory[Wire]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from relaymail.smtp.client_reply import RemoteReply
@@ -27,6 +27,11 @@ class Capabilities:
     def offers(self, keyword: str) -> bool:
         """Whether an extension is offered; ``keyword`` in upper case."""
         return keyword in self.extensions
+
+    def without(self, *keywords: str) -> Capabilities:
+        """The same but for these extensions."""
+        left = {keyword: value for keyword, value in self.extensions.items() if keyword not in keywords}
+        return replace(self, extensions=left)
 
     @property
     def size_limit(self) -> int | None:

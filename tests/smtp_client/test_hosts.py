@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
-from relaymail.smtp.client import ClientTimeouts, Interrupted, TLSRequirement
+from relaymail.smtp.client import ClientTimeouts, Interrupted, MailRecipient, TLSRequirement
 from relaymail.smtp.client_reply import RemoteReply
 from tests.conftest import reactor
 from tests.smtp_client.sending import BODY, OUR_NAME, in_parts, mail, one_outcome, open_to, refusal_of
@@ -377,6 +378,38 @@ class TestMidDialogue:
             connection.quit()
             await until(reactor, lambda: host.session.gone)
             assert host.session.commands[-1] == "QUIT"
+
+
+class TestParametersThatAreOfferedAndRefused:
+    @pytest.mark.parametrize("extensions", [EXTENSIONS, EXTENSIONS[1:]], ids=["pipelining", "in step"])
+    @pytest.mark.parametrize("verb", ["MAIL", "RCPT"])
+    async def test_are_not_said_again(self, extensions: tuple[str, ...], verb: str) -> None:
+        script = rude_host.refuses_parameters(verb, extensions)
+        given = MailRecipient("user@example.test", {"NOTIFY": "FAILURE"})
+        async with RudeHost(reactor, script) as host:
+            connection = await open_to(host)
+            for _ in range(2):
+                (outcome,) = await connection.send(replace(mail(), recipients=(given,)), BODY)
+                assert outcome.verdict == "delivered"
+                assert not outcome.dsn_taken_over
+            assert host.session.messages == [BODY, BODY]
+            assert sum(line.startswith("MAIL") for line in host.session.commands) == 3
+            assert connection.capabilities.offers("PIPELINING") == ("PIPELINING" in extensions)
+
+    async def test_are_said_where_the_mail_cannot_do_without(self) -> None:
+        async with RudeHost(reactor, rude_host.refuses_parameters("MAIL")) as host:
+            connection = await open_to(host)
+            (outcome,) = await connection.send(mail(eight_bit=True), BODY)
+            assert (outcome.verdict, outcome.status) == ("failed", "5.5.4")
+            assert connection.capabilities.offers("8BITMIME")
+
+    async def test_may_not_be_what_is_wrong(self) -> None:
+        async with RudeHost(reactor, partial(polite, answers={"MAIL": "501 5.5.4 whatever you say"})) as host:
+            connection = await open_to(host)
+            (outcome,) = await connection.send(mail(), BODY)
+            assert (outcome.verdict, outcome.status) == ("failed", "5.5.4")
+            assert connection.capabilities.offers("SIZE")
+            assert sum(line.startswith("MAIL") for line in host.session.commands) == 2
 
 
 class TestOurOwnSide:

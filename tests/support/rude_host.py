@@ -430,6 +430,15 @@ def answers_once(event: Deferred[None], verb: str = ".", answer: str = "250 2.0.
     return partial(polite, answers={verb: wait})
 
 
+def refuses_parameters(verb: str, extensions: Sequence[str] = EXTENSIONS) -> Script:
+    """Refuses a ``verb`` with parameters, whatever it has offered."""
+
+    async def refuse(session: Session, line: str) -> None:
+        session.say("555 5.5.4 Unsupported option" if "> " in line else "250 2.1.0 fine")
+
+    return partial(polite, answers={verb: refuse}, extensions=extensions)
+
+
 refuses_the_greeting: Script = partial(polite, greeting="554 5.7.1 we do not talk to you")
 is_busy_at_the_greeting: Script = partial(polite, greeting="421 4.3.2 too busy")
 knows_no_ehlo: Script = partial(polite, answers={"EHLO": "502 5.5.1 what?"})
