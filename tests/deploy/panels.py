@@ -328,7 +328,7 @@ ONWARD = Row(
     (
         Panel(
             "Queue",
-            "Recipients that wait, those of them that are due, and those that failed.",
+            "Recipients that wait, and those of them that are due, being sent, stalled or held.",
             ((f"max by (state) ({of('queue_rows')})", "{{state}}"),),
         ),
         Panel(
