@@ -17,9 +17,9 @@ from relaymail.settings import Settings
 from relaymail.smtp.policy import is_in
 
 PATIENCE: Final = 7.0
-"""Seconds for all of a look."""
+"""Seconds for all that is said on a connection."""
 CONNECT: Final = 3.0
-"""Seconds of them for the connection."""
+"""Seconds for the connection itself."""
 LONGEST: Final = 8192
 """Bytes read of an answer."""
 
@@ -110,7 +110,6 @@ def asked_for(settings: Settings, *, has_certificate: bool) -> list[Listener]:
 
 def look_at(listener: Listener) -> Seen:
     """Connect, and read what answers; where nobody does, try whether the port is free. Blocks."""
-    end = time.monotonic() + PATIENCE
     try:
         connection = socket.create_connection((listener.target, listener.port), CONNECT)
     except (ConnectionRefusedError, TimeoutError):
@@ -120,7 +119,7 @@ def look_at(listener: Listener) -> Seen:
     with closing(connection):
         program = listening_program(listener.port)
         try:
-            talk = Talk(connection, end)
+            talk = Talk(connection, time.monotonic() + PATIENCE)
             if listener.name == "health":
                 return _health(listener, talk, program)
             return _smtp(listener, talk, program)

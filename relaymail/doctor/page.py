@@ -54,18 +54,26 @@ class Page:
     """Ids of checks that look at something near."""
 
 
-def setting(*assignments: str, comment: str = "") -> Remedy:
+def setting(*assignments: str, private: str = "", comment: str = "") -> Remedy:
     """Give settings, ``Key__Name=value`` each, and start again.
 
+    :param private: one more, which is to be in no definition of a deployment.
     :param comment: said in front, as a comment of the shell.
     """
     head = f"# {comment}\n" if comment else ""
-    quoted = [f"'{assignment}'" for assignment in assignments]
-    lines = " ".join(quoted)
+    plain = " ".join(f"'{assignment}'" for assignment in assignments)
+    lines = f"{plain} '{private}'".strip() if private else plain
+    cluster = [f"kubectl set env deployment/relaymail {plain}"] if plain else []
+    if private:
+        name, _, value = private.partition("=")
+        cluster += [
+            f'kubectl patch secret relaymail -p \'{{"stringData":{{"{name}":"{value}"}}}}\'',
+            "kubectl rollout restart deployment/relaymail",
+        ]
     return Remedy(
         f"{head}printf '%s\\n' {lines} >> relaymail.env\ndocker compose up -d relaymail",
         f"{head}printf '%s\\n' {lines} >> /etc/relaymail/environment\nsystemctl restart relaymail",
-        f"{head}kubectl set env deployment/relaymail {lines}",
+        head + "\n".join(cluster),
     )
 
 

@@ -98,6 +98,7 @@ def read_environment(environ: Mapping[str, str], root: Node) -> None:
     Raises :class:`SettingsError` where two variables that differ in case only have different values.
     """
     seen: dict[str, Given] = {}
+    errors: list[str] = []
     for variable, value in sorted(environ.items()):
         names = variable.replace("__", ":").split(":")
         if len(names) < 2 or not names[0]:
@@ -105,10 +106,12 @@ def read_environment(environ: Mapping[str, str], root: Node) -> None:
         given = Given(value, f"environment {printable(variable)}", ENVIRONMENT)
         other = seen.setdefault(":".join(names).lower(), given)
         if other.text != value and names[0].lower() in tree().children:
-            raise SettingsError(
+            errors.append(
                 f"{given.source} and {other.source} name the same key and differ; allowed: one of them"
             )
         root.put(names, given)
+    if errors:
+        raise SettingsError(*errors)
 
 
 def printable(text: str) -> str:

@@ -69,6 +69,12 @@ def test_the_settings_that_remedies_give_exist() -> None:
     assert given - KEYS - CLIENT_KEYS == set()
 
 
+def test_no_secret_gets_into_the_definition_of_a_deployment() -> None:
+    for check in CHECKS:
+        for line in check.page.fix.kubernetes.splitlines():
+            assert not re.search(r"set env .*(Password|ApiKey)", line), check.id
+
+
 def test_a_check_or_an_area_can_be_chosen() -> None:
     assert [check.id for check in chosen(["check.api.key"])] == ["check.api.key"]
     assert {check.area for check in chosen(["check.tls", "check.dns.spf"])} == {"tls", "dns"}

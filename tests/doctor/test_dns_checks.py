@@ -208,6 +208,10 @@ async def test_names_for_tests_are_not_asked_for(installation: Installation, zon
         (["v=spf1 include:_spf.example.net -all"], ""),
         (["v=spf1 redirect=_spf.example.net"], ""),
         (["v=spf1 +all"], ""),
+        (["v=spf1 a:near.example.net/16//32 -all"], ""),
+        (["v=spf1 a:near.example.net/24 -all"], "SPF says fail for"),
+        (["v=spf1 mx/24//64 exp=why.example.net -all"], ""),
+        (["v=spf1 exists:%{i}.example.net ptr a:%{d} mx -all"], ""),
         ([], "has no SPF record"),
         (["something else"], "has no SPF record"),
         (["v=spf1 ip4:192.0.2.1 -all"], "SPF says fail for"),
@@ -225,6 +229,7 @@ async def test_spf(
     host: Installation, zones: Zones, records: list[str], told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relaymail.doctor.dns_facts.sending_addresses", list)
+    zones.a("near.example.net", "8.8.200.1", "2001:4860::1")
     zones.set("_spf.example.net", "TXT", f'"v=spf1 a:{NAME}" " -all"')
     zones.set("loop.example.net", "TXT", '"v=spf1 include:loop.example.net -all"')
     zones.set("example.com", "TXT", *[f'"{record}"' for record in records])

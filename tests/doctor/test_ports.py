@@ -118,7 +118,7 @@ async def test_the_host_misses_one_of_its_ports(installation: Installation) -> N
 async def test_another_relaymail_has_the_port(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relaymail.doctor.listeners.PATIENCE", 0.3)
+    monkeypatch.setattr("relaymail.doctor.listeners.PATIENCE", 1.0)
     async with service(b"220 other.example.test ESMTP relaymail\r\n") as port:
         installation.set(Smtp__Port=port, Smtp__ServerName="mail.example.test")
         outcome = await installation.look(PORTS)

@@ -38,7 +38,7 @@ CHECK = Check(
             "The secret was not mounted, so that no key is sent",
             "Quotes or blanks around the key in a file of variables",
         ),
-        fix=setting("Internal__ApiKey=…", comment="the same key as in the settings of the API"),
+        fix=setting(private="Internal__ApiKey=…", comment="the same key as in the settings of the API"),
         verify="relaymail outbox retry --all-pending\nrelaymail outbox list --limit 5",
         related=("check.api.reachable", "check.mail.outbox-dead"),
     ),

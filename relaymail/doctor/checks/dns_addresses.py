@@ -74,4 +74,5 @@ CHECK = Check(
         related=("check.dns.ptr", "check.dns.mx", "check.tls.names"),
     ),
     look,
+    limit=20.0,
 )

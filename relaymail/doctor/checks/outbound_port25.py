@@ -82,7 +82,7 @@ CHECK = Check(
             "OutboundMail__RelayHost=smtp.provider.example",
             "OutboundMail__RelayPort=587",
             "OutboundMail__RelayUsername=…",
-            "OutboundMail__RelayPassword=…",
+            private="OutboundMail__RelayPassword=…",
             comment="ask the provider to open port 25, or send by a smarthost",
         )
         + Remedy(

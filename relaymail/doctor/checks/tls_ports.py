@@ -17,7 +17,7 @@ async def look(context: Context) -> Finding:
     """Connect to each, with STARTTLS or TLS at once, and compare."""
     mail = [seen for seen in await context.listeners() if seen.ours and seen.listener.name != "health"]
     if not mail:
-        raise Skipped("the host does not run")
+        raise Skipped("the host does not run, or its ports have no numbers of their own")
     mail = [seen for seen in mail if not seen.said.startswith("421")]
     if not mail:
         raise Skipped("the host sends clients away, see check.ports.listeners")
