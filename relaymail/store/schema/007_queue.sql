@@ -121,11 +121,15 @@ CREATE TYPE relaymail.claimed AS (
     login_user_id uuid
 );
 
--- Plans are kept per session, and the first is made while the tables are still empty: no plan below may read a
--- table from end to end but that of arrivals, whatever the statistics say.
+-- The functions of the hot path are PL/pgSQL, which keeps its plans, as making them would cost more than carrying
+-- them out. The first is made while the tables are still empty: no plan may read a table from end to end but that of
+-- arrivals, or join but by an index, whatever the statistics say.
 
 -- Arrivals become lanes that are due. Deleting one and moving its lane is one transaction: none is lost.
-CREATE FUNCTION relaymail.queue_take_arrivals(p_limit integer) RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION relaymail.queue_take_arrivals(p_limit integer) RETURNS void LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
     WITH arrived AS (
         DELETE FROM relaymail.arrival WHERE ctid = ANY (ARRAY(
             SELECT ctid FROM relaymail.arrival LIMIT p_limit FOR UPDATE SKIP LOCKED))
@@ -138,14 +142,18 @@ CREATE FUNCTION relaymail.queue_take_arrivals(p_limit integer) RETURNS void LANG
      ORDER BY destination, priority    -- the same order in all hosts, so that two of them do not deadlock
     ON CONFLICT (destination, priority) DO UPDATE
        SET due_at = least(l.due_at, excluded.due_at), first_at = least(l.first_at, excluded.first_at)
-     WHERE l.due_at > excluded.due_at OR l.first_at > excluded.first_at
+     WHERE l.due_at > excluded.due_at OR l.first_at > excluded.first_at;
+END
 $$;
 
 -- What the worker needs of rows it has just claimed, and what their former leases left behind.
 CREATE FUNCTION relaymail.queue_lease(
     p_ids bigint[], p_probes boolean[], p_token uuid, p_owner text, p_lease interval
-) RETURNS SETOF relaymail.claimed LANGUAGE sql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
+) RETURNS SETOF relaymail.claimed LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    RETURN QUERY
     WITH broken AS (
         UPDATE relaymail.attempt AS a SET outcome = 'in doubt', ended_at = now()
           FROM relaymail.queue AS q
@@ -169,7 +177,8 @@ SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SE
       JOIN relaymail.message AS m ON m.id = q.message_id
       LEFT JOIN relaymail.envelope_recipient AS r ON r.message_id = q.message_id AND r.n = q.n
       LEFT JOIN relaymail.destination AS d ON d.destination = q.destination
-     ORDER BY q.place
+     ORDER BY q.place;
+END
 $$;
 
 -- Takes rows of lanes that the caller has locked, and sets the time of their next turn. A lane that has more goes
@@ -178,9 +187,10 @@ $$;
 CREATE FUNCTION relaymail.queue_visit(
     p_destinations text[], p_priorities smallint[], p_limit integer, p_share integer, p_lease interval,
     OUT ids bigint[], OUT probes boolean[]
-) LANGUAGE sql
-SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET jit = off AS $$
+) LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
     WITH picked AS MATERIALIZED (
         SELECT p.place, l.destination, l.priority, l.first_at, b.destination IS NOT NULL AS probe,
                CASE WHEN b.blocked_until > now() THEN b.blocked_until
@@ -204,12 +214,12 @@ SET jit = off AS $$
                   FOR UPDATE SKIP LOCKED) AS q
          LIMIT p_limit
     ), taken AS MATERIALIZED (
-        SELECT place, array_agg(id) AS ids FROM found GROUP BY place
+        SELECT f.place, array_agg(f.id) AS rows FROM found AS f GROUP BY f.place
     ), turn AS MATERIALIZED (
         SELECT p.*, t.place IS NOT NULL AS took,
                (SELECT q.due_at FROM relaymail.queue AS q
                  WHERE q.state = 'queued' AND q.destination = p.destination AND q.priority = p.priority
-                   AND q.due_at >= p.first_at AND q.id <> ALL (coalesce(t.ids, '{}'))
+                   AND q.due_at >= p.first_at AND q.id <> ALL (coalesce(t.rows, '{}'))
                  ORDER BY q.due_at LIMIT 1) AS next_at
           FROM picked AS p LEFT JOIN taken AS t ON t.place = p.place
     ), moved AS (
@@ -236,7 +246,9 @@ SET jit = off AS $$
                   FOR UPDATE SKIP LOCKED))
     )
     SELECT coalesce(array_agg(f.id ORDER BY f.place), '{}'),
-           coalesce(array_agg(f.probe ORDER BY f.place), '{}') FROM found AS f
+           coalesce(array_agg(f.probe ORDER BY f.place), '{}')
+      INTO ids, probes FROM found AS f;
+END
 $$;
 
 -- Claims up to p_limit due rows, p_share of a lane at most, from the lanes whose turn it is: high priority first,
@@ -248,8 +260,8 @@ CREATE FUNCTION relaymail.queue_claim(
     p_token uuid, p_owner text, p_lease interval, p_limit integer, p_share integer, p_busy text[],
     p_only text[] DEFAULT NULL
 ) RETURNS SETOF relaymail.claimed LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET jit = off AS $$
+SET plan_cache_mode = force_generic_plan SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     lanes_wanted  integer := greatest(1, p_limit / p_share);
     lanes_seen    integer := 0;
@@ -297,8 +309,8 @@ $$;
 CREATE FUNCTION relaymail.queue_claim_expired(
     p_token uuid, p_owner text, p_lease interval, p_limit integer, p_life interval, p_null_sender_life interval
 ) RETURNS SETOF relaymail.claimed LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET jit = off AS $$
+SET plan_cache_mode = force_generic_plan SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     all_ids bigint[];
 BEGIN
@@ -320,20 +332,27 @@ $$;
 
 -- Extends leases, never shortens one; returns the rows that are still the worker's.
 CREATE FUNCTION relaymail.queue_extend(p_ids bigint[], p_tokens uuid[], p_lease interval)
-RETURNS SETOF bigint LANGUAGE sql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET jit = off AS $$
+RETURNS SETOF bigint LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    RETURN QUERY
     UPDATE relaymail.queue AS q SET due_at = greatest(q.due_at, now() + p_lease)
       FROM unnest(p_ids, p_tokens) AS mine (id, token)
      WHERE q.id = mine.id AND q.lease_token = mine.token AND q.state = 'queued'
-    RETURNING q.id
+    RETURNING q.id;
+END
 $$;
 
 -- Called before the final dot: notes what is about to happen, and returns the rows that may be sent. Those that
 -- another worker has by now, or that were held, cancelled or rerouted meanwhile, are not among them.
 CREATE FUNCTION relaymail.queue_begin_transfer(
     p_ids bigint[], p_tokens uuid[], p_destinations text[], p_hosts text[], p_addresses text[], p_tls text[]
-) RETURNS SETOF bigint LANGUAGE sql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET jit = off AS $$
+) RETURNS SETOF bigint LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    RETURN QUERY
     INSERT INTO relaymail.attempt AS a
            (queue_id, number, started_at, owner, destination, phase, host, address, tls, possible_duplicate)
     SELECT q.id, q.attempts + 1, now(), q.lease_owner, q.destination, 'final-dot', mine.host, mine.address,
@@ -345,7 +364,8 @@ SET jit = off AS $$
        AND q.destination = mine.destination
     ON CONFLICT (queue_id, number) DO UPDATE
        SET phase = excluded.phase, host = excluded.host, address = excluded.address, tls = excluded.tls
-    RETURNING a.queue_id
+    RETURNING a.queue_id;
+END
 $$;
 
 -- Writes down what became of rows; returns those that were still the worker's. A row that was held meanwhile stays
@@ -354,8 +374,11 @@ CREATE FUNCTION relaymail.queue_settle(
     p_ids bigint[], p_tokens uuid[], p_outcomes text[], p_statuses text[], p_replies text[], p_hosts text[],
     p_addresses text[], p_tls text[], p_phases text[], p_delays float8[], p_owed text[], p_in_doubt boolean[],
     p_seconds float8[]
-) RETURNS SETOF bigint LANGUAGE sql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET jit = off AS $$
+) RETURNS SETOF bigint LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    RETURN QUERY
     WITH result AS (
         SELECT * FROM unnest(p_ids, p_tokens, p_outcomes, p_statuses, p_replies, p_hosts, p_addresses, p_tls,
                              p_phases, p_delays, p_owed, p_in_doubt, p_seconds)
@@ -409,12 +432,16 @@ SET jit = off AS $$
            SET status = excluded.status, reply = excluded.reply, message_id = excluded.message_id, since = now(),
                expires_at = greatest(s.expires_at, excluded.expires_at)
     )
-    SELECT id FROM settled
+    SELECT id FROM settled;
+END
 $$;
 
 -- Gives rows back that were not tried.
-CREATE FUNCTION relaymail.queue_give_back(p_ids bigint[], p_tokens uuid[]) RETURNS SETOF bigint LANGUAGE sql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
+CREATE FUNCTION relaymail.queue_give_back(p_ids bigint[], p_tokens uuid[]) RETURNS SETOF bigint LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    RETURN QUERY
     WITH returned AS (
         UPDATE relaymail.queue AS q SET lease_token = NULL, due_at = now()
           FROM unnest(p_ids, p_tokens) AS mine (id, token)
@@ -428,7 +455,8 @@ SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SE
         INSERT INTO relaymail.arrival (destination, priority, due_at)
         SELECT DISTINCT destination, priority, now() FROM returned WHERE state = 'queued'
     )
-    SELECT id FROM returned
+    SELECT id FROM returned;
+END
 $$;
 
 -- Leaves a destination alone: for p_first, and twice as long each time its hosts cannot be reached again, up to
@@ -588,7 +616,8 @@ $$;
 
 -- One line per row of the queue.
 CREATE VIEW relaymail.queue_view AS
-    SELECT q.id, q.message_id, q.state, q.state = 'queued' AND q.lease_token IS NOT NULL AND q.due_at > now() AS sending,
+    SELECT q.id, q.message_id, q.state,
+           q.state = 'queued' AND q.lease_token IS NOT NULL AND q.due_at > now() AS sending,
            m.reverse_path AS sender, q.recipient, q.destination, q.priority, q.queued_at,
            CASE WHEN q.state IN ('queued', 'held') THEN now() - q.queued_at END AS age,
            q.due_at, b.blocked_until, q.attempts, q.in_doubt, q.last_at, q.last_status, q.last_reply, q.last_host,
