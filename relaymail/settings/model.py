@@ -319,8 +319,8 @@ class Doctor(Section, frozen=True):
     outbound_target: Annotated[
         HostAndPort | None,
         Key(
-            "Host that is connected to, to see whether mail gets out; unset: the smarthost, else the first MX "
-            "of `HealthCheck:DnsTestDomain`.",
+            "Host that is connected to, to see whether mail gets out; unset: the smarthost, else the first "
+            "MX of `HealthCheck:DnsTestDomain`.",
             kinds.HOST_AND_PORT,
         ),
     ] = None
