@@ -301,4 +301,7 @@ CRASH_POINT = choice(
     "before-claim",
     "after-notify",
     "before-mark-sent",
+    "delivery-before-dot",
+    "delivery-after-dot",
+    "delivery-before-settle",
 )

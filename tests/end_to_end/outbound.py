@@ -23,19 +23,19 @@ class Internet:
         self.zones = Zones()
         self.dns = ThreadedDNSServer(self.zones)
         self.dns.start()
-        self._sinks: list[Sink] = []
+        self.sinks: list[Sink] = []
         self.port = free_port()
 
     def sink(self, *domains: str, **how: Any) -> Sink:
         """A next host for these domains."""
-        sink = Sink(f"127.0.0.{len(self._sinks) + 2}", self.port, **how)
-        self._sinks.append(sink)
+        sink = Sink(f"127.0.0.{len(self.sinks) + 2}", self.port, **how)
+        self.sinks.append(sink)
         self.lead(sink, *domains)
         return sink
 
     def lead(self, sink: Sink, *domains: str) -> None:
         """Have the MX of these domains lead to a sink."""
-        name = f"mx{self._sinks.index(sink)}.hosts.test"
+        name = f"mx{self.sinks.index(sink)}.hosts.test"
         self.zones.a(name, sink.address)
         for domain in domains:
             self.zones.mx(domain, f"10 {name}")
@@ -53,7 +53,7 @@ class Internet:
 
     def stop(self) -> None:
         """End all of it."""
-        for sink in self._sinks:
+        for sink in self.sinks:
             sink.stop()
         self.dns.stop()
 

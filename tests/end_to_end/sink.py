@@ -127,7 +127,7 @@ class Sink:
             self.commands[verb] += 1
             reply = self.answer(line)
             if reply is None:
-                reply = self._usual(verb)
+                reply = self._usual(verb) if recipients or verb != "DATA" else "554 5.5.1 no recipients"
             if reply == "":
                 return
             connection.sendall(f"{reply}\r\n".encode())

@@ -101,7 +101,7 @@ def test_the_smarthost_gets_it_all_and_nobody_else_the_password(new_host: MakeHo
             {
                 **net.settings,
                 "OutboundMail__RelayHost": "localhost",
-                "OutboundMail__RelayPort": str(relay.ports.submissions),
+                "OutboundMail__RelayPort": str(relay.ports.submission),
                 "OutboundMail__RelayUsername": account.address,
                 "OutboundMail__RelayPassword": account.key,
             }
@@ -109,9 +109,7 @@ def test_the_smarthost_gets_it_all_and_nobody_else_the_password(new_host: MakeHo
         host.start()
         user = host.user()
         # The relay takes mail only from its account's own addresses
-        relay.rows(
-            "INSERT INTO relaymail.sender_grant (user_id, address) VALUES (%s, %s)", account.id, user.address
-        )
+        relay.cli("user", "grant", "add", account.address, user.address)
         message_id = host.submit(message(sender=user.address), user, reader.address)
         # Its certificate is none that anybody vouches for
         until(lambda: bool(attempts(host, message_id)))
