@@ -38,7 +38,7 @@ MAY_BE_ABSENT = frozenset(
 """What a host may have no numbers of; and there is no quantile of nothing."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def host() -> Iterator[Host]:
     """A demo host that was started before, so that its database is there from the first moment on."""
     program("prometheus")
@@ -61,11 +61,11 @@ def host() -> Iterator[Host]:
             resolver.stop()
 
 
-@pytest.fixture(scope="module")
-def prometheus(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+@pytest.fixture
+def prometheus(host: Host, tmp_path: Path) -> Iterator[Prometheus]:
     """Watches the host, which has had some mail."""
     target = f"localhost:{host.ports.health}"
-    with watching(target, RULES, tmp_path_factory.mktemp("prometheus")) as prometheus:
+    with watching(target, RULES, tmp_path) as prometheus:
         user = host.user()
         for times in (1, 2):
             some_mail(host, user)
@@ -105,7 +105,8 @@ def filled_in(expression: str) -> str:
     return expression
 
 
-def test_every_query_of_the_dashboard_works_and_has_data(prometheus: Prometheus) -> None:
+def check_every_query(prometheus: Prometheus) -> None:
+    """Every query of the dashboard works, and has data unless it may be without."""
     empty: list[str] = []
     asked = 0
     for panel in dashboard()["panels"]:
@@ -123,7 +124,8 @@ def test_every_query_of_the_dashboard_works_and_has_data(prometheus: Prometheus)
     assert empty == []
 
 
-def test_what_is_shown_is_what_happened(prometheus: Prometheus) -> None:
+def check_what_is_shown(prometheus: Prometheus) -> None:
+    """The numbers are those of what happened."""
     assert prometheus.now('relaymail_smtp_messages_received_total{listener="mx"}') == 2
     assert prometheus.now('relaymail_smtp_refusals_total{reason="no such mailbox"}') == 2
     assert prometheus.now("sum(relaymail_smtp_auth_failures_total)") == 2
@@ -132,13 +134,16 @@ def test_what_is_shown_is_what_happened(prometheus: Prometheus) -> None:
     assert prometheus.now('relaymail_outbox_rows{state="pending"}') is not None
 
 
-def test_the_dashboard_finds_the_hosts(host: Host, prometheus: Prometheus) -> None:
+def check_hosts_are_found(host: Host, prometheus: Prometheus) -> None:
+    """The dashboard's variables find the host."""
     assert prometheus.ask("label/job/values", **{"match[]": "relaymail_build_info"}) == ["relaymail"]
     found = prometheus.ask("label/instance/values", **{"match[]": 'relaymail_build_info{job=~".+"}'})
     assert found == [f"localhost:{host.ports.health}"]
 
 
-def test_every_alert_can_be_evaluated_and_none_fires(prometheus: Prometheus) -> None:
+def check_alerts_are_evaluated(prometheus: Prometheus) -> None:
+    """Every alert can be evaluated, and none fires."""
+
     def rules() -> list[dict[str, str]]:
         return [rule for group in prometheus.ask("rules")["groups"] for rule in group["rules"]]
 
@@ -147,6 +152,16 @@ def test_every_alert_can_be_evaluated_and_none_fires(prometheus: Prometheus) -> 
     assert [rule["name"] for rule in rules() if rule["state"] == "firing"] == []
 
 
-def test_an_alert_becomes_pending_when_the_host_is_away(host: Host, prometheus: Prometheus) -> None:
+def check_an_alert_comes(host: Host, prometheus: Prometheus) -> None:
+    """An alert becomes pending when the host is away; the host is stopped for it."""
     host.stop()
     until(lambda: prometheus.now('ALERTS{alertname="RelaymailDown", alertstate="pending"}') == 1, 20.0)
+
+
+def test_dashboard_and_alerts_work_on_a_host_with_mail(host: Host, prometheus: Prometheus) -> None:
+    # One test: in several processes each of several would start a host and a Prometheus of its own
+    check_every_query(prometheus)
+    check_what_is_shown(prometheus)
+    check_hosts_are_found(host, prometheus)
+    check_alerts_are_evaluated(prometheus)
+    check_an_alert_comes(host, prometheus)
