@@ -222,10 +222,8 @@ def main() -> None:
     server = PostgresServer()
     try:
         server.start()
-        print(
-            "| Queue | Rows of a claim | Its pages | Claim, ms | Begin, ms | Settle, ms |\n|---|---|---|---|---|---|",
-            flush=True,
-        )
+        print("| Queue | Rows of a claim | Its pages | Claim, ms | Begin, ms | Settle, ms |")
+        print("|---|---|---|---|---|---|", flush=True)
         for case in CASES:
             if not options.case or case.name in options.case:
                 print(measure(server, case, options.rounds), flush=True)
