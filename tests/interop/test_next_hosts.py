@@ -140,6 +140,11 @@ smtpd_recipient_restrictions =
 smtpd_tls_loglevel = 1
 {tls}
 """
+POSTFIX_TLS = """\
+smtpd_tls_security_level = may
+smtpd_tls_cert_file = {file}
+smtpd_tls_key_file = {file}
+"""
 POSTFIX_MASTER = """\
 {address}:{port} inet n - n - - smtpd
 cleanup unix n - n - 0 cleanup
@@ -173,9 +178,7 @@ def test_postfix_takes_it(sender: Sender, tls: bool) -> None:
             POSTFIX_MAIN.format(
                 folder=folder,
                 domain=domain,
-                tls=f"smtpd_tls_security_level = may\nsmtpd_tls_chain_files = {folder}/certificate.pem"
-                if tls
-                else "",
+                tls=POSTFIX_TLS.format(file=folder / "certificate.pem") if tls else "",
             )
         )
         (folder / "etc" / "master.cf").write_text(
