@@ -83,7 +83,7 @@ class Session(Protocol):
 
     async def line(self) -> str:
         """The next line."""
-        line = (await self.until(b"\r\n")).decode()
+        line = (await self.until(b"\r\n")).decode(errors="replace")
         self.commands.append(line)
         return line
 
