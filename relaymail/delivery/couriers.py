@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, cast
+from typing import Any, Final, cast, get_args
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
@@ -44,6 +44,7 @@ GATHER: Final = 0.03
 """Seconds for which results are gathered before they are written: nobody waits for them, and a statement for
 many costs a tenth."""
 RELAY_PORT: Final = 587
+_TLS: Final = get_args(OverrideTLS)
 
 
 @dataclass(slots=True)
@@ -268,7 +269,7 @@ class Couriers:
         if found is None:
             return Override()
         relay = None if found.relay_host is None else Relay(found.relay_host, found.relay_port or RELAY_PORT)
-        return Override(cast("OverrideTLS | None", found.tls_level), relay)
+        return Override(cast(OverrideTLS, found.tls_level) if found.tls_level in _TLS else None, relay)
 
     async def _no_way(self, courier: _Courier, failed: RouteFailed) -> None:
         """What waits cannot be sent: for good, or until DNS answers."""

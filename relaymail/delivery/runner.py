@@ -22,6 +22,7 @@ from relaymail.store import outgoing
 from relaymail.store.database import Database, DatabaseError
 from relaymail.store.outgoing import DestinationSettings
 from relaymail.store.queue import CHANNEL, LEASE, Queue
+from relaymail.store.queue_warnings import warn_of_delays
 from relaymail.store.waker import Waker
 
 log = Logger()
@@ -312,6 +313,7 @@ class Runner:
             self._upkeeps += 1
             await self._settings.read(self._database)
             await self._expire()
+            await self._warn()
         except DatabaseError as error:
             log.debug("The queue could not be looked after: {why}", why=str(error))
         except Exception:
@@ -329,6 +331,13 @@ class Runner:
                 self._owed = True
             if sum(len(job.recipients) for job in jobs) < BATCH:
                 return
+
+    async def _warn(self) -> None:
+        """Have those told of a delay whose mail nobody tries, because its destination is blocked."""
+        looked_at = BATCH
+        while looked_at == BATCH and not self._stopping:
+            looked_at, owed = await warn_of_delays(self._database, self._schedule.warning, BATCH)
+            self._owed |= owed > 0
 
     def _failed(self, failure: Any) -> None:
         log.failure("Stopping deliveries failed", failure=failure)

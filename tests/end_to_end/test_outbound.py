@@ -79,7 +79,7 @@ def fields(report: email.message.EmailMessage) -> list[dict[str, str]]:
     _, status, *_ = report.iter_parts()
     groups = status.get_payload()
     assert isinstance(groups, list)
-    return [dict(group.items()) for group in groups[1:]]
+    return [dict(group.items()) for group in groups[1:] if isinstance(group, email.message.Message)]
 
 
 def test_a_message_is_sent_as_it_is_to_be_delivered(world: World) -> None:

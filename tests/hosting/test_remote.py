@@ -74,6 +74,7 @@ async def test_a_login_reaches_others_and_users(sending: Hosting, database: Data
         "a@Elsewhere.Example": "elsewhere.example",
         "é@BÜCHER.example.org": "xn--bcher-kva.example.org",
         "a@[192.0.2.1]": "[192.0.2.1]",
+        "a@[IPv6:2001:DB8::1]": "[ipv6:2001:db8::1]",
     }
     assert mine._recipients["a@elsewhere.example"].parameters == {"NOTIFY": "NEVER"}
     # In a domain of ours nobody is remote
