@@ -1,0 +1,233 @@
+"""The worker as a whole, on a real database and to real sockets: what it sends, gives back, and never sends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import maybeDeferred
+
+from relaymail.delivery.contents import Contents
+from relaymail.dns import Resolver
+from relaymail.outbound import Outbound, own_name, why_off
+from relaymail.settings import Settings, load
+from relaymail.store.accounts import Accounts
+from relaymail.store.database import Database
+from relaymail.store.messages import MessageStore
+from relaymail.telemetry import Metrics
+from tests.conftest import reactor
+from tests.end_to_end.outbound import Internet, internet
+from tests.store.queued import put
+from tests.support.postgres import PostgresServer
+from tests.support.waiting import pause, until
+
+
+def settings(**environ: str) -> Settings:
+    return load(None, environ).settings
+
+
+class Worker:
+    """Outbound mail of one host."""
+
+    def __init__(
+        self,
+        database: Database,
+        net: Internet,
+        metrics: Metrics | None = None,
+        chosen: Settings | None = None,
+    ) -> None:
+        store = MessageStore(database, reactor=reactor, run=maybeDeferred)
+        self.database = database
+        self.outbound = Outbound(
+            chosen or settings(**net.settings),
+            database,
+            Accounts(database, clock=reactor),
+            store,
+            metrics or Metrics(),
+            resolver=Resolver([net.dns.address], reactor=reactor),
+            reactor=reactor,
+            run=maybeDeferred,
+            stored=lambda: None,
+            crash=lambda point: None,
+        )
+
+    async def __aenter__(self) -> Worker:
+        await self.outbound.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.outbound.stop()
+
+    async def rows(self) -> list[tuple[Any, ...]]:
+        """State, status and whether somebody has it, of all rows."""
+        return await self.database.query(
+            "test.rows",
+            "SELECT recipient, state, last_status, lease_token IS NOT NULL FROM relaymail.queue ORDER BY id",
+        )
+
+    async def until(self, state: str, limit: float = 20.0) -> None:
+        """Wait until all rows are in a state and nobody's."""
+        end = reactor.seconds() + limit
+        while any((row[1], row[3]) != (state, False) for row in await self.rows()):
+            assert reactor.seconds() < end, await self.rows()
+            await pause(reactor, 0.02)
+
+
+@pytest.fixture
+def net() -> Iterator[Internet]:
+    with internet() as made:
+        yield made
+
+
+async def test_what_is_queued_is_delivered(database: Database, net: Internet, tmp_path: Path) -> None:
+    sinks = [net.sink("one.test"), net.sink("two.test")]
+    await put(database, tmp_path, "a@one.test", "b@one.test", "c@two.test")
+    async with Worker(database, net) as worker:
+        await worker.until("delivered")
+        # What comes while it runs, with a hint
+        await put(database, tmp_path, "d@two.test")
+        worker.outbound.queued()
+        await worker.until("delivered")
+    assert [taken.recipients for taken in sinks[0].taken] == [["<a@one.test>", "<b@one.test>"]]
+    assert [taken.recipients for taken in sinks[1].taken] == [["<c@two.test>"], ["<d@two.test>"]]
+
+
+async def test_what_is_cancelled_before_its_dot_is_not_sent(
+    database: Database,
+    database_parameters: dict[str, str],
+    postgres: PostgresServer,
+    net: Internet,
+    tmp_path: Path,
+) -> None:
+    def answer(line: str) -> str | None:
+        if line == "DATA":
+            postgres.sql(
+                database_parameters["dbname"],
+                "SELECT relaymail.queue_cancel(array_agg(id)) FROM relaymail.queue",
+            )
+        return None
+
+    sink = net.sink("one.test", answer=answer)
+    await put(database, tmp_path, "a@one.test")
+    async with Worker(database, net) as worker:
+        await until(reactor, lambda: sink.commands["DATA"] > 0)
+        await worker.until("cancelled")
+    assert sink.ended == []
+
+
+async def test_a_message_that_is_not_as_it_was_received_is_kept_and_not_sent(
+    database: Database, net: Internet, tmp_path: Path
+) -> None:
+    sink = net.sink("one.test")
+    await put(database, tmp_path, "a@one.test")
+    await database.execute("test.damage", "UPDATE relaymail.message_part SET content = 'damaged'")
+    async with Worker(database, net) as worker:
+        end = reactor.seconds() + 10
+        while (await worker.rows())[0][2] is None:
+            assert reactor.seconds() < end
+            await pause(reactor, 0.02)
+        assert (await worker.rows())[0][1:3] == ("queued", "4.3.0")
+    assert sink.commands["MAIL"] == 0
+
+
+async def test_a_fault_of_ours_is_no_failure_of_mail(
+    database: Database, net: Internet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = net.sink("one.test")
+    usual = Contents.content
+    faults = 0
+
+    async def faulty(self: Contents, work: Any) -> Any:
+        nonlocal faults
+        faults += 1
+        if faults == 1:
+            raise RuntimeError("a fault")
+        return await usual(self, work)
+
+    monkeypatch.setattr(Contents, "content", faulty)
+    await put(database, tmp_path, "a@one.test")
+    async with Worker(database, net) as worker:
+        await worker.until("delivered")
+    assert len(sink.taken) == 1
+    outcomes = await database.query(
+        "test.tries", "SELECT outcome, status FROM relaymail.attempt ORDER BY number"
+    )
+    assert outcomes == [("deferred", "4.3.0"), ("delivered", "2.0.0")]
+
+
+async def test_what_grew_too_old_behind_a_block_fails_untried(
+    database: Database, net: Internet, tmp_path: Path
+) -> None:
+    sink = net.sink("one.test")
+    await put(database, tmp_path, "a@one.test")
+    await database.execute("test.age", "UPDATE relaymail.queue SET queued_at = now() - interval '6 days'")
+    await database.execute(
+        "test.block",
+        "INSERT INTO relaymail.blocked (destination, failures, blocked_until, reason)"
+        " VALUES ('one.test', 9, now() + interval '1 hour', 'the host did not answer')",
+    )
+    usual = {key: value for key, value in net.settings.items() if "RetryDelays" not in key}
+    async with Worker(database, net, chosen=settings(**usual)) as worker:
+        await worker.until("failed")
+    assert (await worker.rows())[0][2] == "5.4.7"
+    assert sink.connections == 0
+
+
+async def test_stopping_gives_back_what_is_not_behind_its_dot(
+    database: Database, net: Internet, tmp_path: Path
+) -> None:
+    # A host that never replies to MAIL, and one whose reply to the dot is late
+    silence = threading.Event()
+    mute = net.sink("mute.test", answer=lambda line: "" if line[:4] == "MAIL" and silence.wait(20) else None)
+    held = net.sink("slow.test")
+    held.dot.clear()
+    for n in range(5):
+        await put(database, tmp_path, f"u{n}@mute.test", f"u{n}@slow.test")
+    worker = Worker(database, net)
+    await worker.outbound.start()
+    await until(reactor, lambda: bool(held.ended) and mute.commands["MAIL"] > 0)
+    behind = len(held.ended)
+    reactor.callLater(0.2, held.dot.set)
+    await worker.outbound.stop()
+    silence.set()
+    rows = await worker.rows()
+    assert not any(leased for *_, leased in rows)
+    assert sum(state == "delivered" for _, state, *_ in rows) == len(held.taken) >= behind
+    assert all(state == "queued" for recipient, state, *_ in rows if recipient.endswith("@mute.test"))
+
+
+async def test_metrics_hear_of_results(database: Database, net: Internet, tmp_path: Path) -> None:
+    net.sink("one.test", answer=lambda line: "550 5.1.1 no" if "gone@" in line else None)
+    heard: list[tuple[str, int]] = []
+
+    class Listening(Metrics):
+        def delivered(self, result: str, recipients: int = 1) -> None:
+            heard.append((result, recipients))
+
+    await put(database, tmp_path, "a@one.test", "gone@one.test", "b@one.test")
+    async with Worker(database, net, Listening()):
+        await until(reactor, lambda: len(heard) == 2)
+    assert sorted(heard) == [("delivered", 2), ("failed", 1)]
+
+
+@pytest.mark.parametrize(
+    ("environ", "off"),
+    [
+        ({}, True),
+        ({"Smtp__ServerName": "mail.example.com"}, False),
+        ({"Smtp__ServerName": "mail.example.com", "OutboundMail__Enabled": "false"}, True),
+        ({"OutboundMail__SenderDomain": "mail.example.com"}, False),
+        ({"Smtp__ServerName": "mailhost"}, True),
+    ],
+)
+def test_outbound_is_off_without_a_full_name(environ: dict[str, str], off: bool) -> None:
+    assert (why_off(settings(**environ)) is not None) == off
+
+
+def test_the_name_said_to_others_is_the_senders_domain_or_the_hosts() -> None:
+    assert own_name(settings(Smtp__ServerName="a.example.com")) == "a.example.com"
+    both = settings(Smtp__ServerName="a.example.com", OutboundMail__SenderDomain="b.example.com")
+    assert own_name(both) == "b.example.com"
