@@ -1,4 +1,4 @@
-"""The worker as a whole, on a real database and to real sockets: what it sends, gives back, and never sends."""
+"""The worker as a whole, on a real database and to real sockets: what it sends, gives back, never sends."""
 
 from __future__ import annotations
 
