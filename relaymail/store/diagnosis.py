@@ -82,7 +82,8 @@ _SCHEMAS: Final = """
 SELECT has_schema_privilege('public', 'USAGE'),
        CASE WHEN to_regnamespace('relaymail') IS NULL
             THEN has_database_privilege(current_database(), 'CREATE')
-            ELSE has_schema_privilege('relaymail', 'USAGE') AND has_schema_privilege('relaymail', 'CREATE') END,
+            ELSE has_schema_privilege('relaymail', 'USAGE')
+                 AND has_schema_privilege('relaymail', 'CREATE') END,
        to_regnamespace('relaymail') IS NULL
 """
 

@@ -24,7 +24,8 @@ OURS = ("relaymail", "__editable__")
 def package_files() -> set[str]:
     """The files that belong to the package, as paths from the root."""
     found = (path for folder in ("relaymail", "twisted") for path in (ROOT / folder).rglob("*"))
-    wanted = (path for path in found if path.suffix in {".py", ".sql", ".css", ".js"} or path.name == "py.typed")
+    kinds = {".py", ".sql", ".css", ".js"}
+    wanted = (path for path in found if path.suffix in kinds or path.name == "py.typed")
     return {path.relative_to(ROOT).as_posix() for path in wanted}
 
 
