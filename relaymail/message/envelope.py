@@ -20,7 +20,7 @@ class EnvelopeRecipient(Struct, frozen=True):
     parameters: Mapping[str, str | None] = field(default_factory=dict)
     """RCPT parameters by upper-case name (DSN, RFC 3461)."""
     destination: str | None = None
-    """Where it is sent on to: the domain in lower case, as A-labels, or an address literal; ``None``: nowhere."""
+    """Where it is sent on to: a domain in lower case, as A-labels, or an address literal. ``None``: local."""
 
 
 class Envelope(Struct, frozen=True):

@@ -2,14 +2,14 @@
 
     python -m tests.bench.drain [--rounds N] [--messages N] [--only drain|hole]
 
-Both have messages of 4 KB in their queues, spread over 50 domains, each with a mail host of its own, which are
-addresses on loopback where one ``smtp-sink`` listens. Both send over 50 connections at most, 10 to a domain. We ask a name
-server for the way, Postfix has a transport map. The clock runs from the first message at the sink to the last.
-Needs Debian's ``postfix`` (for Postfix itself and for ``smtp-sink``) and root. Numbers of one machine, one run;
-compare within a table only.
+Both have messages of 4 KB in their queues, spread over 50 domains, each with a mail host of its own, which
+are addresses on loopback where one ``smtp-sink`` listens. Both send over 50 connections at most, 10 to a
+domain. We ask a name server for the way, Postfix has a transport map. The clock runs from the first message
+at the sink to the last. Needs Debian's ``postfix`` (for Postfix itself and for ``smtp-sink``) and root.
+Numbers of one machine, one run; compare within a table only.
 
-The second table is about one domain of 100,000 queued recipients whose host does not answer: what it costs the
-others.
+The second table is about one domain of 100,000 queued recipients whose host does not answer: what it costs
+the others.
 """
 
 from __future__ import annotations
