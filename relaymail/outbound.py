@@ -18,13 +18,16 @@ from relaymail.delivery.connections import Connections
 from relaymail.delivery.contents import Contents
 from relaymail.delivery.couriers import Couriers
 from relaymail.delivery.destinations import MOST, Destinations
+from relaymail.delivery.known import Clock, DestinationsSet
+from relaymail.delivery.ledger import Ledger
 from relaymail.delivery.mta_sts import MTASTS
 from relaymail.delivery.policy_fetch import PolicyFetcher
 from relaymail.delivery.route import NextHost, Relay, Router
-from relaymail.delivery.runner import Clock, DestinationsSet, Runner
+from relaymail.delivery.runner import Runner
 from relaymail.delivery.signing import Signer
 from relaymail.delivery.tls_policy import HostPolicy, TLSPolicies
 from relaymail.delivery.verdicts import Verdicts
+from relaymail.delivery.ways import Ways
 from relaymail.dns import Resolver
 from relaymail.hosting.remote import RemoteRecipients
 from relaymail.settings import Settings
@@ -173,20 +176,21 @@ class Outbound:
         most = MOST if settings.relay_host is None else settings.max_concurrency
         destinations = Destinations(settings.max_concurrency, most=most)
         known = DestinationsSet(destinations)
+        ledger = Ledger(queue, self._metrics, clock=reactor, settled=lambda owes: runner.settled(owes))
         couriers = Couriers(
             tools,
-            router=self._make_router(),
+            ledger,
+            Ways(self._make_router(), clock=reactor, settings=lambda: known.current),
             destinations=destinations,
             schedule=schedule,
             clock=reactor,
-            settings=lambda: known.current,
-            settled=lambda owes: runner.settled(owes),
             moved=lambda: runner.wake(),
         )
         runner = Runner(
             database,
             queue,
             couriers,
+            ledger,
             contents,
             verdicts,
             schedule=schedule,

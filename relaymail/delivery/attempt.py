@@ -66,8 +66,6 @@ class Attempt:
         self._began = tools.seconds()
         self.results: list[Settlement] = []
         """What became of recipients so far; to be settled, however the try ends."""
-        self.unused: tuple[QueuedRecipient, ...] = ()
-        """Recipients that were not tried after all: to be given back."""
         self.committed = False
         """The final dot may be on its way: from here on the try must not be cancelled."""
         self.connected = False
@@ -112,6 +110,18 @@ class Attempt:
         finally:
             if search is not None:
                 await search.aclose()
+
+    @property
+    def left(self) -> list[QueuedRecipient]:
+        """Recipients without a result."""
+        done = {result.id for result in self.results}
+        return [recipient for recipient in self._job.recipients if recipient.id not in done]
+
+    def defer_rest(self, why: str) -> None:
+        """Our own side failed in a way that is not over at once: try whoever has no result later."""
+        outcome = Outcome("deferred", "4.3.0", None, "local", why, in_doubt=self.committed)
+        for recipient in self.left:
+            self.results.append(self._tools.verdicts.of(self._job, recipient, outcome))
 
     def _give_up(
         self,
@@ -172,8 +182,7 @@ class Attempt:
 
     def _settle(self, recipient: QueuedRecipient, outcome: Outcome, place: Place = NOWHERE) -> None:
         if outcome.phase == "before-dot":
-            self.unused = (*self.unused, recipient)
-            return
+            return  # it was not tried after all
         took = self._tools.seconds() - self._began
         self.results.append(self._tools.verdicts.of(self._job, recipient, outcome, place, took))
 

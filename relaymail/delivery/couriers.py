@@ -4,11 +4,12 @@ the other."""
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, cast, get_args
+from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -16,35 +17,25 @@ from relaymail.delivery.attempt import Attempt, Tools
 from relaymail.delivery.connections import Link, Way
 from relaymail.delivery.contents import Work
 from relaymail.delivery.destinations import Destinations
+from relaymail.delivery.ledger import Ledger
 from relaymail.delivery.retry import Schedule
-from relaymail.delivery.route import Relay, RouteFailed, Router
-from relaymail.delivery.tls_policy import Override, OverrideTLS
+from relaymail.delivery.route import RouteFailed
+from relaymail.delivery.ways import Ways
 from relaymail.smtp.client import Outcome
 from relaymail.store.archive import ArchiveError
-from relaymail.store.cache import TimedCache
 from relaymail.store.database import DatabaseError
-from relaymail.store.outgoing import DestinationSettings
-from relaymail.store.queue import Job, QueuedRecipient, Settlement
+from relaymail.store.queue import Job
 
 log = Logger()
 
 FIRST_BLOCK: Final = 60.0
 LONGEST_BLOCK: Final = 3600.0
 """Seconds for which a destination is left alone whose hosts cannot be reached: at first, and at last."""
-AWAY: Final = 30.0
-"""Seconds for which hosts that could not be reached are not tried for other domains that have the same."""
-SITES_AWAY: Final = 1000
-WAY_SECONDS: Final = 30.0
-"""Seconds for which a route is taken again without asking: the names are in the resolver's cache, but asking
-that for each message costs more than to send it."""
-WAYS: Final = 1000
 WORTH: Final = 2
 """Jobs that must wait for each connection of a destination before another one is opened."""
-GATHER: Final = 0.03
-"""Seconds for which results are gathered before they are written: nobody waits for them, and a statement for
-many costs a tenth."""
-RELAY_PORT: Final = 587
-_TLS: Final = get_args(OverrideTLS)
+RETREAT: Final = 1.0
+"""Seconds before what the database failed is given back: it would be claimed again at once."""
+FAULT: Final = RouteFailed(451, "4.3.0", "an internal error")
 
 
 @dataclass(slots=True)
@@ -69,56 +60,36 @@ class _Courier:
 
 
 class Couriers:
-    """Holds what was claimed until it is settled or given back.
+    """Jobs by destination, and the couriers who bring them there.
 
-    :param settings: what operators have set for destinations.
-    :param settled: called when results were written, with whether a report is owed.
     :param moved: called when there is room for more.
     """
 
     def __init__(
         self,
         tools: Tools,
+        ledger: Ledger,
+        ways: Ways,
         *,
-        router: Router,
         destinations: Destinations,
         schedule: Schedule,
         clock: Any,
-        settings: Callable[[], Mapping[str, DestinationSettings]],
-        settled: Callable[[bool], None],
         moved: Callable[[], None],
     ) -> None:
         self._tools = tools
-        self._clock = clock
-        self._router = router
+        self._ledger = ledger
+        self._ways = ways
         self._destinations = destinations
         self._schedule = schedule
-        self._settings = settings
-        self._settled = settled
+        self._clock = clock
         self._moved = moved
         self._lanes: dict[str, Lane] = {}
         self._running: dict[Deferred[None], _Courier] = {}
-        self._settling: set[Deferred[None]] = set()
-        self._results: list[tuple[Job, list[Settlement]]] = []
-        self._gathering: Any = None
-        self._held: dict[int, Job] = {}
-        self._ways: TimedCache[str, Way] = TimedCache(clock, lifetime=WAY_SECONDS, size=WAYS)
-        self._away: dict[str, tuple[float, str]] = {}
         self._stopping = False
         self.waiting = 0
         """Jobs that no courier has taken yet."""
 
     # What is there
-
-    @property
-    def held(self) -> list[Job]:
-        """Everything whose lease has to be kept."""
-        return list(self._held.values())
-
-    @property
-    def active(self) -> int:
-        """Couriers under way."""
-        return len(self._running)
 
     def is_short(self, destination: str) -> bool:
         """Whether there is room for more mail to one destination."""
@@ -144,7 +115,7 @@ class Couriers:
             if lane is None:
                 lane = self._lanes[destination] = Lane(destination)
             lane.works.append(work)
-            self._held[id(work.job)] = work.job
+            self._ledger.hold(work.job)
             self.waiting += 1
         self.dispatch()
 
@@ -167,7 +138,7 @@ class Couriers:
             kept = [work for work in lane.works if not any(one.id in ids for one in work.job.recipients)]
             for work in lane.works:
                 if work not in kept:
-                    self._forget(work.job)
+                    self._ledger.forget(work.job)
             self.waiting -= len(lane.works) - len(kept)
             lane.works = deque(kept)
 
@@ -187,7 +158,7 @@ class Couriers:
 
     def under_way(self) -> list[Deferred[None]]:
         """What has to be waited for."""
-        return [*self._running, *self._settling]
+        return [*self._running, *self._ledger.under_way]
 
     # Couriers
 
@@ -201,11 +172,8 @@ class Couriers:
         lane.couriers += 1
         self._destinations.opened(courier.key)
         running = Deferred.fromCoroutine(self._go(courier))
-        if running.called:
-            self._gone(None, running, courier)
-        else:
-            self._running[running] = courier
-            running.addBoth(self._gone, running, courier)
+        self._running[running] = courier
+        running.addBoth(self._gone, running, courier)
 
     def _gone(self, result: object, running: Deferred[None], courier: _Courier) -> None:
         self._running.pop(running, None)
@@ -219,6 +187,7 @@ class Couriers:
         if isinstance(result, Failure) and not result.check(CancelledError):
             log.failure("A courier to {destination} failed", failure=result, destination=lane.destination)
             self._tools.observer.unexpected_error()
+            self._all_deferred(lane)
         if self.waiting:
             self.dispatch()
         self._moved()
@@ -241,35 +210,22 @@ class Couriers:
     async def _find_way(self, courier: _Courier) -> bool:
         """Work out the route; whether messages can be brought there now."""
         lane = courier.lane
-        way = self._ways.get(lane.destination)
-        if way is None:
-            override = self._override(lane.destination)
-            try:
-                way = Way(await self._router.route(lane.destination, override.relay), override)
-            except RouteFailed as failed:
-                await self._no_way(courier, failed)
-                return False
-            self._ways.put(lane.destination, way)
+        try:
+            way = await self._ways.find(lane.destination)
+        except RouteFailed as failed:
+            await self._no_way(courier, failed)
+            return False
         courier.way = way
-        site = way.site
-        lane.site = site
-        if courier.key != site:
+        lane.site = way.site
+        if courier.key != way.site:
             self._destinations.closed(courier.key)
-            courier.key = site
-            self._destinations.opened(site)
-        away = self._away.get(site)
-        probes = bool(lane.works) and lane.works[0].job.probe
-        if away is not None and away[0] > self._tools.seconds() and not probes:
-            await self._block(lane, away[1])
+            courier.key = way.site
+            self._destinations.opened(way.site)
+        away = self._ways.away(way.site)
+        if away is not None and lane.works and not lane.works[0].job.probe:
+            await self._block(lane, away)
             return False
         return True
-
-    def _override(self, destination: str) -> Override:
-        found = self._settings().get(destination)
-        if found is None:
-            return Override()
-        relay = None if found.relay_host is None else Relay(found.relay_host, found.relay_port or RELAY_PORT)
-        return Override(cast(OverrideTLS, found.tls_level) if found.tls_level in _TLS else None, relay)
 
     async def _no_way(self, courier: _Courier, failed: RouteFailed) -> None:
         """What waits cannot be sent: for good, or until DNS answers."""
@@ -286,7 +242,13 @@ class Couriers:
         await self._block(lane, why)
 
     def _undeliverable(self, job: Job, outcome: Outcome) -> None:
-        self._settle(job, [self._tools.verdicts.of(job, one, outcome) for one in job.recipients])
+        self._ledger.settle(job, [self._tools.verdicts.of(job, one, outcome) for one in job.recipients])
+
+    def _all_deferred(self, lane: Lane) -> None:
+        """Something unforeseen happened on the way: try all of it later, rather than again and again."""
+        for work in self._emptied(lane):
+            outcome = Outcome("deferred", FAULT.status, None, "connect", FAULT.why)
+            self._undeliverable(work.job, outcome)
 
     # One message
 
@@ -305,13 +267,18 @@ class Couriers:
             if not attempt.committed:
                 await self._write(job, attempt)
             raise
-        except (DatabaseError, ArchiveError) as error:
-            self._broken(job, attempt, error)
+        except ArchiveError as error:
+            log.error("Message {id} cannot be sent: {why}", id=job.message_id, why=str(error))
+            attempt.defer_rest("the message cannot be read here at the moment")
+            link = None
+        except DatabaseError as error:
+            log.debug("Message {id} cannot be sent: {why}", id=job.message_id, why=str(error))
+            await deferLater(self._clock, RETREAT)
             link = None
         except Exception:
             log.failure("Message {id} to {destination}", id=job.message_id, destination=job.destination)
             self._tools.observer.unexpected_error()
-            self._deferred(job, attempt, "4.3.0", "an internal error")
+            attempt.defer_rest(FAULT.why)
             link = None
         finally:
             courier.attempt = None
@@ -325,17 +292,12 @@ class Couriers:
         await self._write(job, attempt)
         await self._learn(courier, job, attempt, way)
 
-    def _broken(self, job: Job, attempt: Attempt, error: Exception) -> None:
-        """Our own side failed. A message that cannot be read is nothing that a quick retry mends."""
-        if isinstance(error, ArchiveError):
-            log.error("Message {id} cannot be sent: {why}", id=job.message_id, why=str(error))
-            self._deferred(job, attempt, "4.3.0", "the message cannot be read here at the moment")
-
-    def _deferred(self, job: Job, attempt: Attempt, status: str, why: str) -> None:
-        """Defer whoever has no result yet."""
-        outcome = Outcome("deferred", status, None, "local", why, in_doubt=attempt.committed)
-        for recipient in _left(job, attempt):
-            attempt.results.append(self._tools.verdicts.of(job, recipient, outcome))
+    async def _write(self, job: Job, attempt: Attempt) -> None:
+        # First of all, and without waiting: a result that is lost is a message sent twice
+        self._ledger.settle(job, attempt.results)
+        if attempt.left and not attempt.committed:
+            rest = replace(job, recipients=tuple(attempt.left))
+            await self._ledger.told(self._tools.queue.give_back([rest]))
 
     async def _learn(self, courier: _Courier, job: Job, attempt: Attempt, way: Way) -> None:
         """What this try says about the destination."""
@@ -347,15 +309,12 @@ class Couriers:
                 self._destinations.took_mail(courier.key, lane.destination)
                 self._reinforce(lane)
             if job.probe:
-                await self._guarded(self._tools.queue.unblock(lane.destination))
+                await self._ledger.told(self._tools.queue.unblock(lane.destination))
         elif not way.require_tls and any(result.verdict == "deferred" for result in attempt.results):
             reason = attempt.results[0].reply or "unreachable"
             self._destinations.pushed_back(courier.key)
-            if len(self._away) >= SITES_AWAY:
-                self._away.clear()
-            self._away[courier.key] = (self._tools.seconds() + AWAY, reason)
+            self._ways.is_away(courier.key, reason)
             courier.way = None
-            self._ways.discard(lambda way: way.site == courier.key)
             await self._block(lane, reason)
 
     async def _block(self, lane: Lane, reason: str) -> None:
@@ -364,100 +323,12 @@ class Couriers:
         unused = [work.job for work in self._emptied(lane)]
         first = min(FIRST_BLOCK, self._schedule.pause(1))
         longest = max(first, min(LONGEST_BLOCK, max(self._schedule.delays, default=LONGEST_BLOCK)))
-        await self._guarded(self._tools.queue.block(lane.destination, reason, first=first, longest=longest))
-        await self.give_back(unused)
-
-    # Writing it down
-
-    async def give_back(self, jobs: Iterable[Job]) -> None:
-        """Give back what was not tried. Where the database does not answer, the leases end by themselves."""
-        unused = list(jobs)
-        if unused:
-            await self._guarded(self._tools.queue.give_back(unused))
-        for job in unused:
-            self._forget(job)
-
-    async def _write(self, job: Job, attempt: Attempt) -> None:
-        # First of all, and without waiting: a result that is lost is a message sent twice
-        self._settle(job, attempt.results)
-        left = _left(job, attempt)
-        if left and not attempt.committed:
-            await self._guarded(self._tools.queue.give_back([replace(job, recipients=tuple(left))]))
-
-    def _settle(self, job: Job, results: list[Settlement]) -> None:
-        """Write results; the courier does not wait for it. The lease is kept until it is done."""
-        if not results:
-            self._forget(job)
-            return
-        for verdict in {result.verdict for result in results}:
-            self._tools.observer.delivered(verdict, sum(result.verdict == verdict for result in results))
-        self._results.append((job, results))
-        if self._gathering is None:
-            self._gathering = self._clock.callLater(GATHER, self.flush)
-
-    def flush(self) -> None:
-        """Write the results that were gathered."""
-        if self._gathering is not None and self._gathering.active():
-            self._gathering.cancel()
-        self._gathering = None
-        gathered, self._results = self._results, []
-        if gathered:
-            settling = Deferred.fromCoroutine(self._settle_now(gathered))
-            if not settling.called:
-                self._settling.add(settling)
-                settling.addBoth(lambda _: self._settling.discard(settling))
-
-    async def _settle_now(self, gathered: list[tuple[Job, list[Settlement]]]) -> None:
-        everything = [result for _, results in gathered for result in results]
-        try:
-            ours = await self._tools.queue.settle(everything)
-        except DatabaseError as error:
-            log.error("What became of {count} messages is not written: {why}", count=len(gathered), why=error)
-            return
-        except Exception:
-            log.failure(
-                "What became of {ids} is not written", ids=[str(job.message_id) for job, _ in gathered]
-            )
-            self._tools.observer.unexpected_error()
-            return
-        finally:
-            for job, _ in gathered:
-                self._forget(job)
-        for job, results in gathered:
-            _log_results(job, results, ours)
-        self._settled(any(result.owes for result in everything))
-
-    def _forget(self, job: Job) -> None:
-        self._held.pop(id(job), None)
+        await self._ledger.told(
+            self._tools.queue.block(lane.destination, reason, first=first, longest=longest)
+        )
+        await self._ledger.give_back(unused)
 
     def _emptied(self, lane: Lane) -> list[Work]:
         works, lane.works = list(lane.works), deque()
         self.waiting -= len(works)
         return works
-
-    async def _guarded(self, statement: Awaitable[Any]) -> None:
-        """What the queue also finds out by itself, later."""
-        try:
-            await statement
-        except DatabaseError as error:
-            log.debug("The queue could not be told: {why}", why=str(error))
-
-
-def _left(job: Job, attempt: Attempt) -> list[QueuedRecipient]:
-    """Recipients without a result."""
-    done = {result.id for result in attempt.results}
-    return [recipient for recipient in job.recipients if recipient.id not in done]
-
-
-def _log_results(job: Job, results: list[Settlement], ours: set[int]) -> None:
-    for result in results:
-        log.info(
-            "Message {id} {verdict} to {host}: {status} {reply}{lost}",
-            id=job.message_id,
-            verdict=result.verdict,
-            host=result.host or job.destination,
-            status=result.status,
-            reply=" ".join((result.reply or "").split())[:200],
-            recipient=result.id,
-            lost="" if result.id in ours else " (another worker had it by then)",
-        )

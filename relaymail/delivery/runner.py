@@ -5,8 +5,7 @@ It shares the reactor with the listeners. The poll is what makes it right, hints
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -15,12 +14,11 @@ from twisted.logger import Logger
 
 from relaymail.delivery.contents import Contents
 from relaymail.delivery.couriers import Couriers
-from relaymail.delivery.destinations import Destinations
+from relaymail.delivery.known import Clock, DestinationsSet
+from relaymail.delivery.ledger import Ledger
 from relaymail.delivery.retry import Schedule
 from relaymail.delivery.verdicts import Verdicts
-from relaymail.store import outgoing
 from relaymail.store.database import Database, DatabaseError
-from relaymail.store.outgoing import DestinationSettings
 from relaymail.store.queue import CHANNEL, LEASE, Queue
 from relaymail.store.queue_warnings import warn_of_delays
 from relaymail.store.waker import Waker
@@ -48,43 +46,6 @@ LAST_WRITE: Final = 5.0
 """Seconds for the last results to be written."""
 
 
-class Clock:
-    """PostgreSQL's time, by a monotonic clock and what it was ahead of that when last asked."""
-
-    def __init__(self, seconds: Callable[[], float]) -> None:
-        self._seconds = seconds
-        self._ahead: float | None = None
-
-    @property
-    def known(self) -> bool:
-        """Whether it was ever asked."""
-        return self._ahead is not None
-
-    async def ask(self, database: Database) -> None:
-        """Ask what time it is. Raises ``DatabaseError``."""
-        self._ahead = await outgoing.now(database) - self._seconds()
-
-    def age(self, moment: datetime) -> float:
-        """Seconds since a moment of PostgreSQL's."""
-        assert self._ahead is not None
-        return self._seconds() + self._ahead - moment.timestamp()
-
-
-class DestinationsSet:
-    """What operators have set for destinations, looked at once in a while."""
-
-    def __init__(self, destinations: Destinations) -> None:
-        self._destinations = destinations
-        self.current: Mapping[str, DestinationSettings] = {}
-
-    async def read(self, database: Database) -> None:
-        """Look again. Raises ``DatabaseError``."""
-        self.current = await outgoing.settings(database)
-        self._destinations.overrides = {
-            name: one.max_connections for name, one in self.current.items() if one.max_connections is not None
-        }
-
-
 class Runner:
     """Works the queue from :meth:`start` to :meth:`stop`.
 
@@ -98,6 +59,7 @@ class Runner:
         database: Database,
         queue: Queue,
         couriers: Couriers,
+        ledger: Ledger,
         contents: Contents,
         verdicts: Verdicts,
         *,
@@ -112,6 +74,7 @@ class Runner:
         self._database = database
         self._queue = queue
         self._couriers = couriers
+        self._ledger = ledger
         self._contents = contents
         self._verdicts = verdicts
         self._schedule = schedule
@@ -173,7 +136,7 @@ class Runner:
         self._waker.wake()
         unused = self._couriers.begin_stop()
         if unused:
-            Deferred.fromCoroutine(self._couriers.give_back(unused)).addErrback(self._failed)
+            Deferred.fromCoroutine(self._ledger.give_back(unused)).addErrback(self._failed)
 
     async def stop(self, grace: float = GRACE) -> None:
         """Let what is behind its final dot end for ``grace`` seconds, and what has come of it be written."""
@@ -181,10 +144,10 @@ class Runner:
         if self._loop is not None:
             await self._within(LAST_WRITE, [self._loop])
         # What was claimed at the last moment
-        await self._couriers.give_back(self._couriers.begin_stop())
+        await self._ledger.give_back(self._couriers.begin_stop())
         await self._within(grace, self._couriers.under_way())
         self._couriers.cut()
-        self._couriers.flush()
+        self._ledger.flush()
         await self._within(LAST_WRITE, self._couriers.under_way())
         self._queue.stop()
         if self._heart.running:
@@ -268,10 +231,10 @@ class Runner:
         try:
             works = await self._contents.read_ahead(jobs)
         except DatabaseError:
-            await self._couriers.give_back(jobs)
+            await self._ledger.give_back(jobs)
             raise
         if self._stopping:
-            await self._couriers.give_back(jobs)
+            await self._ledger.give_back(jobs)
         else:
             self._couriers.add(works)
 
@@ -296,7 +259,7 @@ class Runner:
         """Keep the leases; what is not ours any more is not begun."""
         try:
             await self._clock.ask(self._database)
-            held = self._couriers.held
+            held = self._ledger.held
             if held:
                 ours = await self._queue.extend(held)
                 self._couriers.drop({one.id for job in held for one in job.recipients if one.id not in ours})
