@@ -123,7 +123,8 @@ CREATE TYPE relaymail.claimed AS (
 
 -- The functions of the hot path are PL/pgSQL, which keeps its plans, as making them would cost more than carrying
 -- them out. The first is made while the tables are still empty: no plan may read a table from end to end but that of
--- arrivals, or join but by an index, whatever the statistics say.
+-- arrivals, or join but by an index, whatever the statistics say. All that lock several rows of the queue do so in the
+-- order of their ids, or pass over locked ones: workers and operators do not deadlock.
 
 -- Arrivals become lanes that are due. Deleting one and moving its lane is one transaction: none is lost.
 CREATE FUNCTION relaymail.queue_take_arrivals(p_limit integer) RETURNS void LANGUAGE plpgsql
@@ -184,21 +185,25 @@ $$;
 -- Takes rows of lanes that the caller has locked, and sets the time of their next turn. A lane that has more goes
 -- to the end of the line. No lane gets two turns in one claim, whose rows are leased at its end only: the times it
 -- gets are later than now(), as clock_timestamp() is.
+--
+-- p_known are the blocked destinations that the caller has locked as well, so that what ends a block sees the lanes
+-- that are put off because of it. A block that somebody is changing at this moment is left to the next claim.
 CREATE FUNCTION relaymail.queue_visit(
-    p_destinations text[], p_priorities smallint[], p_limit integer, p_share integer, p_lease interval,
-    OUT ids bigint[], OUT probes boolean[]
+    p_destinations text[], p_priorities smallint[], p_known text[], p_limit integer, p_share integer,
+    p_lease interval, OUT ids bigint[], OUT probes boolean[]
 ) LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off
 SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
     WITH picked AS MATERIALIZED (
         SELECT p.place, l.destination, l.priority, l.first_at, b.destination IS NOT NULL AS probe,
-               CASE WHEN b.blocked_until > now() THEN b.blocked_until
-                    WHEN b.probe_until > now() THEN b.probe_until
-                    -- one lane of a destination asks for all of them
-                    WHEN b.destination IS NOT NULL
-                         AND row_number() OVER (PARTITION BY b.destination ORDER BY p.place) > 1
-                         THEN now() + p_lease END AS closed_until
+               CASE WHEN b.destination <> ALL (p_known) THEN NULL
+                    WHEN b.blocked_until > now() THEN b.blocked_until
+                    WHEN b.probe_until > now() THEN b.probe_until END AS closed_until,
+               -- one lane of a destination asks for all of them
+               b.destination IS NOT NULL
+               AND (b.destination <> ALL (p_known)
+                    OR row_number() OVER (PARTITION BY b.destination ORDER BY p.place) > 1) AS later
           FROM unnest(p_destinations, p_priorities) WITH ORDINALITY AS p (destination, priority, place)
           JOIN relaymail.lane AS l ON l.destination = p.destination AND l.priority = p.priority
           LEFT JOIN relaymail.blocked AS b ON b.destination = p.destination
@@ -210,7 +215,7 @@ BEGIN
                 WHERE q.state = 'queued' AND q.destination = p.destination AND q.priority = p.priority
                   AND q.due_at >= p.first_at AND q.due_at <= now()
                 ORDER BY q.due_at
-                LIMIT CASE WHEN p.closed_until IS NOT NULL THEN 0 WHEN p.probe THEN 1 ELSE p_share END
+                LIMIT CASE WHEN p.closed_until IS NOT NULL OR p.later THEN 0 WHEN p.probe THEN 1 ELSE p_share END
                   FOR UPDATE SKIP LOCKED) AS q
          LIMIT p_limit
     ), taken AS MATERIALIZED (
@@ -239,11 +244,8 @@ BEGIN
         DELETE FROM relaymail.lane AS l USING turn AS t
          WHERE l.destination = t.destination AND l.priority = t.priority AND NOT t.took AND t.next_at IS NULL
     ), probing AS (
-        UPDATE relaymail.blocked SET probe_until = now() + p_lease
-         WHERE destination = ANY (ARRAY(
-               SELECT b.destination FROM relaymail.blocked AS b
-                WHERE b.destination = ANY (ARRAY(SELECT f.destination FROM found AS f WHERE f.probe))
-                  FOR UPDATE SKIP LOCKED))
+        UPDATE relaymail.blocked AS b SET probe_until = now() + p_lease
+         WHERE b.destination = ANY (ARRAY(SELECT f.destination FROM found AS f WHERE f.probe))
     )
     SELECT coalesce(array_agg(f.id ORDER BY f.place), '{}'),
            coalesce(array_agg(f.probe ORDER BY f.place), '{}')
@@ -267,6 +269,7 @@ DECLARE
     lanes_seen    integer := 0;
     destinations  text[];
     priorities    smallint[];
+    known         text[];
     ids           bigint[];
     probes        boolean[];
     all_ids       bigint[] := '{}';
@@ -292,8 +295,11 @@ BEGIN
                      ORDER BY l.priority DESC, l.due_at LIMIT lanes_wanted FOR UPDATE SKIP LOCKED) AS l;
         END IF;
         EXIT WHEN destinations IS NULL;
+        SELECT coalesce(array_agg(b.destination), '{}') INTO known
+          FROM (SELECT b.destination FROM relaymail.blocked AS b WHERE b.destination = ANY (destinations)
+                   FOR UPDATE SKIP LOCKED) AS b;
         SELECT visited.ids, visited.probes INTO ids, probes
-          FROM relaymail.queue_visit(destinations, priorities, p_limit - taken, p_share, p_lease) AS visited;
+          FROM relaymail.queue_visit(destinations, priorities, known, p_limit - taken, p_share, p_lease) AS visited;
         all_ids := all_ids || ids;
         all_probes := all_probes || probes;
         taken := taken + cardinality(ids);
@@ -337,8 +343,11 @@ SET plan_cache_mode = force_generic_plan SET jit = off SET enable_seqscan = off 
 SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
     RETURN QUERY
+    WITH locked AS MATERIALIZED (
+        SELECT q.id FROM relaymail.queue AS q WHERE q.id = ANY (p_ids) ORDER BY q.id FOR NO KEY UPDATE
+    )
     UPDATE relaymail.queue AS q SET due_at = greatest(q.due_at, now() + p_lease)
-      FROM unnest(p_ids, p_tokens) AS mine (id, token)
+      FROM unnest(p_ids, p_tokens) AS mine (id, token) JOIN locked ON locked.id = mine.id
      WHERE q.id = mine.id AND q.lease_token = mine.token AND q.state = 'queued'
     RETURNING q.id;
 END
@@ -383,6 +392,7 @@ BEGIN
         SELECT * FROM unnest(p_ids, p_tokens, p_outcomes, p_statuses, p_replies, p_hosts, p_addresses, p_tls,
                              p_phases, p_delays, p_owed, p_in_doubt, p_seconds)
                AS r (id, token, outcome, status, reply, host, address, tls, phase, delay, owed, in_doubt, seconds)
+         ORDER BY r.id
     ), settled AS (
         UPDATE relaymail.queue AS q
            SET state = CASE WHEN r.outcome = 'delivered' THEN 'delivered'
@@ -444,7 +454,7 @@ BEGIN
     RETURN QUERY
     WITH returned AS (
         UPDATE relaymail.queue AS q SET lease_token = NULL, due_at = now()
-          FROM unnest(p_ids, p_tokens) AS mine (id, token)
+          FROM (SELECT * FROM unnest(p_ids, p_tokens) AS given (id, token) ORDER BY id) AS mine
          WHERE q.id = mine.id AND q.lease_token = mine.token AND q.state IN ('queued', 'held', 'cancelled')
         RETURNING q.id, q.state, q.destination, q.priority, q.attempts
     ), forgotten AS (
@@ -463,7 +473,10 @@ $$;
 -- p_longest. What fails while it is blocked already was under way before, and does not count again. Returns how
 -- many seconds are left.
 CREATE FUNCTION relaymail.queue_block(p_destination text, p_reason text, p_first interval, p_longest interval)
-RETURNS float8 LANGUAGE sql AS $$
+RETURNS float8 LANGUAGE plpgsql AS $$
+DECLARE
+    until timestamptz;
+BEGIN
     INSERT INTO relaymail.blocked AS b (destination, failures, blocked_until, reason)
     VALUES (p_destination, 1, now() + p_first, p_reason)
     ON CONFLICT (destination) DO UPDATE
@@ -471,19 +484,27 @@ RETURNS float8 LANGUAGE sql AS $$
            blocked_until = CASE WHEN b.blocked_until > now() THEN b.blocked_until
                                 ELSE now() + least(p_longest, p_first * power(2, least(b.failures, 30))) END,
            probe_until = NULL, reason = excluded.reason
-    RETURNING extract(epoch FROM blocked_until - now())::float8
+    RETURNING blocked_until INTO until;
+    -- Its lanes wait for the end of a probe's lease, which may be later
+    INSERT INTO relaymail.arrival (destination, priority, due_at)
+    SELECT l.destination, l.priority, until FROM relaymail.lane AS l WHERE l.destination = p_destination;
+    RETURN extract(epoch FROM until - now());
+END
 $$;
 
 -- Ends it. Its lanes have their turn at once. Returns whether it was blocked.
-CREATE FUNCTION relaymail.queue_unblock(p_destination text) RETURNS boolean LANGUAGE sql AS $$
-    WITH ended AS (
-        DELETE FROM relaymail.blocked WHERE destination = p_destination RETURNING destination
-    ), arrived AS (
-        INSERT INTO relaymail.arrival (destination, priority, due_at)
-        SELECT l.destination, l.priority, now() FROM relaymail.lane AS l JOIN ended USING (destination)
-        RETURNING 1
-    )
-    SELECT EXISTS (SELECT FROM ended) AND (SELECT pg_notify('relaymail_queue', '')) IS NOT NULL
+CREATE FUNCTION relaymail.queue_unblock(p_destination text) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM relaymail.blocked WHERE destination = p_destination;
+    IF NOT found THEN
+        RETURN false;
+    END IF;
+    -- A statement of its own, which sees what claims did that the one before has waited for
+    INSERT INTO relaymail.arrival (destination, priority, due_at)
+    SELECT l.destination, l.priority, now() FROM relaymail.lane AS l WHERE l.destination = p_destination;
+    PERFORM pg_notify('relaymail_queue', '');
+    RETURN true;
+END
 $$;
 
 -- Makes a lane for every row that should have one. Nothing is known to need it: it is for what is not known.
@@ -529,8 +550,8 @@ BEGIN
         RETURNING q.id
     )
     SELECT array_agg(id) INTO changed FROM again;
-    DELETE FROM relaymail.blocked WHERE destination IN (
-        SELECT destination FROM relaymail.queue WHERE id = ANY (changed));
+    PERFORM relaymail.queue_unblock(destination) FROM (
+        SELECT DISTINCT destination FROM relaymail.queue WHERE id = ANY (changed) ORDER BY destination) AS asked;
     PERFORM relaymail.queue_announce(changed);
     RETURN coalesce(cardinality(changed), 0);
 END
