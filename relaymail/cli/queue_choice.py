@@ -72,7 +72,7 @@ def choosing(command: Callable[..., Any]) -> Callable[..., Any]:
             "states",
             type=click.Choice([*store.STATES, ALL]),
             multiple=True,
-            help="Only rows in this state; may be given more than once.",
+            help="Only rows in this state.",
         ),
         click.argument("ids", nargs=-1, metavar="[ID]..."),
     ):
