@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import random
 import re
@@ -256,7 +257,7 @@ class Host:
 
     def user(self, name: str = "user", domain: str = "example.test") -> User:
         """A new user with a key, made as the API makes them."""
-        user_id, key = uuid4(), secrets.token_urlsafe(32)
+        user_id, key = uuid4(), base64.b64encode(secrets.token_bytes(32)).decode()
         address = f"{name}.{secrets.token_hex(4)}@{domain}"
         self.rows(
             'INSERT INTO public."Users" ("Id", "OidcSubject", "OidcIssuer", "Email", "CreatedAt")'
