@@ -19,8 +19,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.postfix import Postfix, free_port
+from tests.bench.postfix import Postfix
 from tests.bench.relaymail import Relaymail
+from tests.support.ports import free_port
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from tests.bench.postfix import SendingPostfix, free_port
+from tests.bench.postfix import SendingPostfix
 from tests.bench.queued import Fill, fill
 from tests.bench.relaymail import Relaymail
 from tests.support.dns_server import ThreadedDNSServer
+from tests.support.ports import free_port
 
 DOMAINS: Final = 50
 CONCURRENCY: Final = 50

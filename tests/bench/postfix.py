@@ -149,13 +149,6 @@ class SendingPostfix(Postfix):
         return plain + f"smtp unix - - n - {self._concurrency} smtp\n"
 
 
-def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
-
-
 def wait_for_port(port: int, seconds: float = 60.0) -> None:
     """Wait until somebody greets there."""
     deadline = time.monotonic() + seconds

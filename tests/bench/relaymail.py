@@ -9,7 +9,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.bench.postfix import free_port, wait_for_port
+from tests.bench.postfix import wait_for_port
+from tests.support.ports import free_port
 
 TICK = os.sysconf("SC_CLK_TCK")
 

@@ -25,8 +25,8 @@ from typing import Final
 
 from tests.bench.accept import CASES, send
 from tests.bench.crowd import Crowd, gathered
-from tests.bench.postfix import free_port
 from tests.bench.relaymail import Relaymail
+from tests.support.ports import free_port
 
 IDLE: Final = 2000
 SLOW: Final = 500

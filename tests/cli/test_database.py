@@ -8,7 +8,8 @@ import psycopg2
 import pytest
 
 from tests.cli.conftest import Command, settings
-from tests.support.postgres import PostgresServer, unused_port
+from tests.support.ports import free_port
+from tests.support.postgres import PostgresServer
 
 
 def test_a_database_that_was_not_prepared_is_refused_with_the_remedy(unprepared: Command) -> None:
@@ -73,7 +74,7 @@ def test_no_database_at_all_names_the_three_ways_on(tmp_path: Path) -> None:
 
 
 def test_a_database_that_is_away_is_told_apart(tmp_path: Path) -> None:
-    environment = settings({"host": "127.0.0.1", "port": str(unused_port()), "dbname": "d", "user": "u"})
+    environment = settings({"host": "127.0.0.1", "port": str(free_port()), "dbname": "d", "user": "u"})
     message = Command(environment, tmp_path).error("user", "list", code=69)
     assert "database is not available" in message
     assert "onnect" in message

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from relaymail.hosting.authenticator import AuthenticationFailed, Authenticator
@@ -14,6 +11,7 @@ from relaymail.store.accounts import Accounts
 from relaymail.store.database import Database
 from tests.cli.conftest import Command
 from tests.conftest import reactor
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -50,11 +48,6 @@ def test_a_key_is_revoked_by_its_prefix(relaymail: Command, anna: str) -> None:
     assert "no key" in relaymail.error("key", "revoke", "nosuchprefix")
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await deferLater(reactor, 0.005)
-
-
 async def test_a_running_host_refuses_a_revoked_key_at_once(relaymail: Command, database: Database) -> None:
     """The host's authenticator remembers the key, and hears of the revocation from another process."""
 
@@ -69,9 +62,9 @@ async def test_a_running_host_refuses_a_revoked_key_at_once(relaymail: Command, 
         await command("user", "add", "anna@example.test")
         made = await command("key", "create", "anna@example.test", "--name", "laptop")
         await authenticator.verify("anna@example.test", made["key"])
-        await until(lambda: len(heard) > 0)
+        await until(reactor, lambda: len(heard) > 0)
         await command("key", "revoke", made["id"])
-        await until(lambda: made["id"] in heard)
+        await until(reactor, lambda: made["id"] in heard)
         with pytest.raises(AuthenticationFailed):
             await authenticator.verify("anna@example.test", made["key"])
     finally:

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.interop.programs import program
-from tests.packaging.program import Program, free_ports, running, until
+from tests.packaging.program import Program, running
+from tests.support.polling import until
+from tests.support.ports import free_port
 
 Series = tuple[dict[str, str], list[float]]
 
@@ -79,7 +81,7 @@ def watching(target: str, rules: Path, folder: Path) -> Iterator[Prometheus]:
     }
     # JSON is YAML
     (folder / "prometheus.yml").write_text(json.dumps(config))
-    (port,) = free_ports(1)
+    port = free_port()
     command = [
         program("prometheus"),
         f"--config.file={folder / 'prometheus.yml'}",

@@ -12,11 +12,12 @@ import pytest
 from tests.deploy.dashboard import dashboard
 from tests.deploy.metrics import named
 from tests.deploy.prometheus import Prometheus, watching
-from tests.end_to_end.host import Host, User, free_port
+from tests.end_to_end.host import Host, User
 from tests.end_to_end.wire import Wire
 from tests.interop.programs import program
-from tests.packaging.program import until
 from tests.support.dns_server import ThreadedDNSServer, Zones
+from tests.support.polling import until
+from tests.support.ports import free_port
 
 RULES = Path(__file__).parents[2] / "docs" / "deploy" / "prometheus-rules.yaml"
 MAY_BE_ABSENT = frozenset(

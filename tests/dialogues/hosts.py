@@ -7,7 +7,7 @@ from pathlib import Path
 
 from relaymail.settings import ConnectionString
 from tests.end_to_end.host import UP, Host, greets
-from tests.end_to_end.waiting import until
+from tests.support.polling import until
 from tests.support.postgres import PostgresServer
 
 DATABASE = "ConnectionStrings__DefaultConnection"

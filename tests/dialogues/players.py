@@ -18,9 +18,9 @@ from relaymail.smtp.reply import Reply, ReplyError
 from tests.dialogues.hosts import SharedHost
 from tests.dialogues.script import Do, Expect, Script, Send, matcher
 from tests.end_to_end.host import User
-from tests.end_to_end.waiting import until
 from tests.end_to_end.wire import Closed, Wire
 from tests.smtp.memory import Conversation
+from tests.support.polling import until
 
 SERVER = "relaymail.example.test"
 NOBODY = User(UUID(int=0), "user@example.test", "right")

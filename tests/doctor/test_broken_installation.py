@@ -19,7 +19,8 @@ import pytest
 from tests.cli.conftest import settings
 from tests.smtp_tls.conftest import issue
 from tests.support.dns_server import ThreadedDNSServer
-from tests.support.postgres import PostgresServer, unused_port
+from tests.support.ports import free_port
+from tests.support.postgres import PostgresServer
 
 NAME = "mail.example.com"
 
@@ -96,16 +97,16 @@ def test_all_ten_are_named(
         "Smtp__ServerName": NAME,
         "Smtp__BindAddresses__0": "127.0.0.1",
         "Smtp__Port": str(postfix),
-        "Smtp__SecurePort": str(unused_port()),
+        "Smtp__SecurePort": str(free_port()),
         "Smtp__CertificatePath": str(tmp_path / "old.pem"),
         "Smtp__Mx__Enabled": "true",
-        "Smtp__Mx__Port": str(unused_port()),
+        "Smtp__Mx__Port": str(free_port()),
         "Smtp__Mx__HostedDomains__0": "example.com",
         "Smtp__MaxMesageSizeBytes": "1000",
-        "HealthCheck__Url": f"http://localhost:{unused_port()}",
+        "HealthCheck__Url": f"http://localhost:{free_port()}",
         "Dns__Servers__0": dns.address,
-        "Doctor__OutboundTarget": f"127.0.0.1:{unused_port()}",
-        "Api__BaseUrl": f"http://127.0.0.1:{unused_port()}",
+        "Doctor__OutboundTarget": f"127.0.0.1:{free_port()}",
+        "Api__BaseUrl": f"http://127.0.0.1:{free_port()}",
         "Internal__ApiKey": "hush-api-key",
         "PATH": "/usr/bin:/bin",
     }

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from relaymail.cli import cli
 from relaymail.doctor import CHECKS
 from tests.cli.conftest import settings
-from tests.support.postgres import unused_port
+from tests.support.ports import free_port
 
 QUIET = {
     "Smtp__Port": "0",
@@ -70,7 +70,7 @@ def test_options_alone_run_too(tmp_path: Path) -> None:
 
 
 def test_warnings_alone_have_an_exit_code_of_their_own(tmp_path: Path) -> None:
-    environ = {"Data__EmbeddedPostgres": "true", "Smtp__Port": str(unused_port()), "Smtp__Colour": "blue"}
+    environ = {"Data__EmbeddedPostgres": "true", "Smtp__Port": str(free_port()), "Smtp__Colour": "blue"}
     done = doctor(tmp_path, environ, "doctor", "run", "--check", "check.settings.valid")
     assert done.returncode == 3, done.stdout
 
@@ -85,7 +85,7 @@ def test_settings_that_cannot_be_read_are_a_report(tmp_path: Path) -> None:
 
 
 def test_a_failure_that_was_asked_for_is_told_in_full(tmp_path: Path) -> None:
-    port = unused_port()
+    port = free_port()
     environ = {
         "Email__Smtp__Host": "127.0.0.1",
         "Email__Smtp__Port": str(port),

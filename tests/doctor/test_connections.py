@@ -17,7 +17,7 @@ from tests.conftest import reactor, run_on_reactor
 from tests.doctor.conftest import Installation, failed_with, is_skipped, is_well, service
 from tests.notify.api import Api, silence, status
 from tests.support.dns_server import Zones
-from tests.support.postgres import unused_port
+from tests.support.ports import free_port
 
 SMTP = "check.integration.smtp"
 OUT = "check.outbound.port25"
@@ -77,10 +77,10 @@ async def test_the_first_section_counts_and_brings_its_own_port(installation: In
             Email__Smtp__Host="127.0.0.1",
             Email__Smtp__Port=port,
             Notify__Email__Host="127.0.0.1",
-            Notify__Email__Port=unused_port(),
+            Notify__Email__Port=free_port(),
         )
         assert is_well(await installation.look(SMTP))
-        installation.set(Smtp__Host="127.0.0.1", Smtp__Port=unused_port())
+        installation.set(Smtp__Host="127.0.0.1", Smtp__Port=free_port())
         assert failed_with(await installation.look(SMTP), Severity.WARN, "from Smtp:Host")
         installation.set(Smtp__Host=" ")
         assert is_well(await installation.look(SMTP))
@@ -92,7 +92,7 @@ async def test_the_port_is_that_of_submission_by_default(installation: Installat
 
 
 async def test_a_refusal(installation: Installation) -> None:
-    installation.set(Email__Smtp__Host="127.0.0.1", Email__Smtp__Port=unused_port())
+    installation.set(Email__Smtp__Host="127.0.0.1", Email__Smtp__Port=free_port())
     outcome = await installation.look(SMTP)
     assert failed_with(outcome, Severity.WARN, "refused the connection")
     assert outcome.finding.data["failure"] == "refused"
@@ -184,7 +184,7 @@ async def test_a_target_that_refuses_us(sender: Installation, monkeypatch: pytes
 
 
 async def test_the_smarthost_is_tried(sender: Installation) -> None:
-    sender.set(OutboundMail__RelayHost="127.0.0.1", OutboundMail__RelayPort=unused_port())
+    sender.set(OutboundMail__RelayHost="127.0.0.1", OutboundMail__RelayPort=free_port())
     assert failed_with(await sender.look(OUT), Severity.ERROR, "No connection to 127.0.0.1")
 
 
@@ -261,7 +261,7 @@ async def test_an_api_that_is_none_or_unwell(
 
 
 async def test_an_api_that_is_not_there(installation: Installation) -> None:
-    installation.set(Api__BaseUrl=f"http://127.0.0.1:{unused_port()}")
+    installation.set(Api__BaseUrl=f"http://127.0.0.1:{free_port()}")
     outcome = await installation.look("check.api.reachable")
     assert failed_with(outcome, Severity.WARN, "does not answer", "connection refused")
 

@@ -12,7 +12,8 @@ from relaymail.doctor import Severity
 from relaymail.store.embedded.cluster import SETTINGS
 from relaymail.store.schema import migrations
 from tests.doctor.conftest import Installation, failed_with, is_skipped, is_well
-from tests.support.postgres import PostgresServer, unused_port
+from tests.support.ports import free_port
+from tests.support.postgres import PostgresServer
 
 BEHIND = ("check.database.version", "check.database.permissions", "check.mail.recipients", "check.queue.due")
 ALL = (
@@ -58,9 +59,7 @@ async def test_a_frozen_server(on_database: Installation, postgres: PostgresServ
 
 
 async def test_a_server_that_refuses_the_connection(installation: Installation) -> None:
-    installation.database(
-        {"host": "127.0.0.1", "port": str(unused_port()), "dbname": "x", "password": "hush"}
-    )
+    installation.database({"host": "127.0.0.1", "port": str(free_port()), "dbname": "x", "password": "hush"})
     outcome = await installation.look("check.database.reachable")
     assert failed_with(outcome, Severity.ERROR, "refused", "password=***")
     assert "hush" not in repr(outcome.finding)

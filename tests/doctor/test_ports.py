@@ -12,7 +12,7 @@ import pytest
 from relaymail.doctor import Severity
 from relaymail.doctor.listeners import Listener, Seen
 from tests.doctor.conftest import NOT_READY, Installation, failed_with, is_skipped, is_well, service
-from tests.support.postgres import unused_port
+from tests.support.ports import free_port
 
 PORTS = "check.ports.listeners"
 POSTFIX = b"220 mx.example.test ESMTP Postfix (Debian/GNU)\r\n"
@@ -31,7 +31,7 @@ async def test_no_port_is_wanted(installation: Installation) -> None:
 
 
 async def test_ports_that_are_free(installation: Installation) -> None:
-    installation.set(Smtp__Port=unused_port(), HealthCheck__Url=f"http://localhost:{unused_port()}")
+    installation.set(Smtp__Port=free_port(), HealthCheck__Url=f"http://localhost:{free_port()}")
     outcome = await installation.look(PORTS)
     assert is_well(outcome)
     assert outcome.finding.data["ports"] == {"submission": "free", "health": "free"}
@@ -91,7 +91,7 @@ async def test_a_port_that_cannot_be_had(installation: Installation, taken: int)
 
 
 async def test_an_address_that_is_not_on_this_machine(installation: Installation) -> None:
-    installation.set(Smtp__Port=unused_port(), Smtp__BindAddresses__0="192.0.2.1")
+    installation.set(Smtp__Port=free_port(), Smtp__BindAddresses__0="192.0.2.1")
     outcome = await installation.look(PORTS)
     assert failed_with(outcome, Severity.ERROR, "cannot be had")
 
@@ -105,7 +105,7 @@ async def test_the_host_sends_clients_away(installation: Installation) -> None:
 
 async def test_the_host_misses_one_of_its_ports(installation: Installation) -> None:
     async with service(LIVE) as port:
-        free = unused_port()
+        free = free_port()
         installation.set(Smtp__Port=free, HealthCheck__Url=f"http://localhost:{port}")
         outcome = await installation.look(PORTS)
     assert failed_with(

@@ -20,7 +20,7 @@ from relaymail.health.checks.system import GB, MB
 from relaymail.settings import examine
 from tests.conftest import reactor
 from tests.doctor.conftest import NOT_READY, Installation, failed_with, is_skipped, is_well, service
-from tests.support.postgres import unused_port
+from tests.support.ports import free_port
 
 DATABASE = "Host=127.0.0.1;Port=9;Database=relate;Username=relaymail"
 
@@ -169,7 +169,7 @@ async def test_the_limit_of_the_running_host_counts(installation: Installation) 
 
 
 async def test_high_ports_need_no_privilege(installation: Installation) -> None:
-    installation.set(Smtp__Port=unused_port())
+    installation.set(Smtp__Port=free_port())
     assert is_skipped(await installation.look("check.system.privileges"), "no port below")
 
 

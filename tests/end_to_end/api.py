@@ -7,7 +7,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
-from tests.end_to_end.waiting import until
+from tests.support.polling import until
 
 PATH = "/api/internal/notifications/new-email"
 

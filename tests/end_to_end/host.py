@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import base64
 import os
-import random
 import re
 import secrets
 import signal
 import smtplib
-import socket
 import ssl
 import subprocess
 import sys
@@ -24,8 +22,9 @@ import bcrypt
 import psycopg2
 from psycopg2.extras import register_uuid
 
-from tests.end_to_end.waiting import until
 from tests.end_to_end.wire import Wire
+from tests.support.polling import until
+from tests.support.ports import free_ports
 
 register_uuid()
 
@@ -51,7 +50,7 @@ class Ports:
     @classmethod
     def free(cls) -> Ports:
         """Four that nobody listens on right now."""
-        return cls(*(free_port() for _ in range(4)))
+        return cls(*free_ports(4))
 
 
 @dataclass(frozen=True)
@@ -372,18 +371,6 @@ def greets(port: int) -> int | None:
             return wire.greeting.code
     except OSError:
         return None
-
-
-def free_port() -> int:
-    """A loopback port nobody listens on, out of the range that outgoing connections get theirs from."""
-    while True:
-        port = random.randrange(12_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
 
 
 def processes() -> list[int]:

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
-from tests.end_to_end.host import Host, free_port
+from tests.end_to_end.host import Host
 from tests.end_to_end.sink import Sink
-from tests.end_to_end.waiting import until
 from tests.support.dns_server import ThreadedDNSServer, Zones
+from tests.support.polling import until
+from tests.support.ports import free_port
 
 NAME = "relay.sender.test"
 """How the host calls itself to others."""

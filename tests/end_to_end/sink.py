@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from tests.end_to_end.waiting import until
+from tests.support.polling import until
 
 
 @dataclass

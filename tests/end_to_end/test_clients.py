@@ -13,8 +13,8 @@ import pytest
 
 from tests.end_to_end.host import Host, User
 from tests.end_to_end.mail import message, new_message_id
-from tests.end_to_end.waiting import until
 from tests.end_to_end.wire import Wire
+from tests.support.polling import until
 
 Facts = tuple[str, str | None, str, bool]
 

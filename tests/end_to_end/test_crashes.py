@@ -13,8 +13,8 @@ from tests.end_to_end.api import Api
 from tests.end_to_end.conftest import MakeHost
 from tests.end_to_end.host import Host
 from tests.end_to_end.mail import message, new_message_id
-from tests.end_to_end.waiting import until
 from tests.end_to_end.wire import Closed, Wire
+from tests.support.polling import until
 
 POINTS = [
     "before-insert",

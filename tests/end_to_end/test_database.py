@@ -9,7 +9,7 @@ import pytest
 from tests.end_to_end.conftest import MakeHost
 from tests.end_to_end.host import greets
 from tests.end_to_end.mail import message, new_message_id
-from tests.end_to_end.waiting import until
+from tests.support.polling import until
 from tests.support.postgres import PostgresServer
 
 SLOW_COMMIT = """

@@ -16,8 +16,8 @@ import pytest
 from tests.end_to_end.conftest import MakeHost
 from tests.end_to_end.host import Host, greets, processes
 from tests.end_to_end.mail import message, new_message_id
-from tests.end_to_end.waiting import until
 from tests.end_to_end.wire import Wire
+from tests.support.polling import until
 
 EX_UNAVAILABLE = 69
 EX_CONFIG = 78

@@ -17,8 +17,8 @@ import pytest
 from tests.end_to_end.conftest import MakeHost
 from tests.end_to_end.host import Host
 from tests.end_to_end.mail import message
-from tests.end_to_end.waiting import until
 from tests.end_to_end.wire import Answer, Closed, Wire
+from tests.support.polling import until
 
 PROXY = "127.0.0.2"
 RECIPIENT = "demo@example.test"

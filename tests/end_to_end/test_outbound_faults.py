@@ -15,7 +15,7 @@ from tests.end_to_end.conftest import MakeHost
 from tests.end_to_end.host import Host
 from tests.end_to_end.mail import message
 from tests.end_to_end.outbound import Internet, attempts, internet, until_state
-from tests.end_to_end.waiting import until
+from tests.support.polling import until
 from tests.support.postgres import PostgresServer
 
 DOMAINS = 10

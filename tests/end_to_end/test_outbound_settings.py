@@ -6,8 +6,8 @@ from tests.end_to_end.conftest import MakeHost
 from tests.end_to_end.host import Host, User
 from tests.end_to_end.mail import message
 from tests.end_to_end.outbound import attempts, internet, states, until_state
-from tests.end_to_end.waiting import until
 from tests.end_to_end.wire import Wire
+from tests.support.polling import until
 
 
 def refusal(host: Host, user: User) -> str:

@@ -21,7 +21,7 @@ from tests.end_to_end.api import Api
 from tests.end_to_end.conftest import MakeHost
 from tests.end_to_end.host import Host, User
 from tests.end_to_end.mail import message
-from tests.end_to_end.waiting import until
+from tests.support.polling import until
 from tests.support.postgres import PostgresServer
 
 SECRET = "the words of a letter"

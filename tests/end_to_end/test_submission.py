@@ -9,7 +9,7 @@ from uuid import UUID
 
 from tests.end_to_end.host import Host, User
 from tests.end_to_end.mail import message
-from tests.end_to_end.waiting import until
+from tests.support.polling import until
 
 
 def test_hidden_recipients_and_bare_newlines_stay_in_the_archive(host: Host, demo: User) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import ClassVar
 
 import pytest
 
-from tests.end_to_end.waiting import until
 from tests.end_to_end.wire import Wire, stuffed
 from tests.interop.programs import needs, program, succeed
+from tests.support.polling import until
+from tests.support.ports import free_port
 
 ELSEWHERE = "frozen.test"
 """A second domain, which goes to another port of the machine than everything else."""
@@ -115,7 +115,7 @@ class Postfix(Relay):
 
     def start(self) -> None:
         program("postfix")
-        self._own = _free_port()
+        self._own = free_port()
         self.folder.chmod(0o755)
         for part in ("etc", "queue", "data"):
             (self.folder / part).mkdir()
@@ -271,9 +271,3 @@ def need_root(name: str) -> None:
     """Skip the test where it may not change users."""
     if os.geteuid() != 0:
         pytest.skip(f"{name} needs root")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port

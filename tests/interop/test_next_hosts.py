@@ -16,9 +16,9 @@ import pytest
 from tests.end_to_end.host import Host, User
 from tests.end_to_end.mail import message
 from tests.end_to_end.outbound import Internet, attempts, internet
-from tests.end_to_end.waiting import until
 from tests.interop.programs import needs, program, succeed
 from tests.interop.relays import EXIM_USER, need_root
+from tests.support.polling import until
 
 
 class Sender(NamedTuple):

@@ -13,10 +13,10 @@ import pytest
 from relaymail.settings import ConnectionString
 from tests.end_to_end.host import Host, Ports, User
 from tests.end_to_end.mail import message, new_message_id
-from tests.end_to_end.waiting import until
 from tests.interop.conftest import PATIENT
 from tests.interop.relays import ELSEWHERE, RELAYS, Exim, Relay, need_root
 from tests.interop.stored import Stored, all_stored, stored
+from tests.support.polling import until
 from tests.support.postgres import PostgresServer
 
 EIGHT_BIT = (

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import smtplib
-import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+from tests.support.polling import until
 
 LIMIT = 60.0
 """Seconds after which a program has hung."""
@@ -72,26 +72,6 @@ def running(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def until(condition: Callable[[], object], limit: float, told: Callable[[], str] = str) -> None:
-    """Return as soon as ``condition`` holds.
-
-    :raises AssertionError: it did not within ``limit`` seconds; ``told`` adds what is known.
-    """
-    end = time.monotonic() + limit
-    while not condition():
-        assert time.monotonic() < end, f"it did not come true within {limit:g} s. {told()}"
-        time.sleep(0.02)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on at the moment, for programs that must be told their port beforehand."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for opened in sockets:
-            opened.bind(("127.0.0.1", 0))
-        return [opened.getsockname()[1] for opened in sockets]
 
 
 def deliver(port: int, subject: str, address: str = "127.0.0.1") -> str:

@@ -18,7 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.program import Program, deliver, free_ports, running, until
+from tests.packaging.program import Program, deliver, running
+from tests.support.polling import until
+from tests.support.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 IMAGE = os.environ.get("RELAYMAIL_TEST_IMAGE", "")

@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from tests.packaging.program import Program, deliver, free_ports, running
+from tests.packaging.program import Program, deliver, running
+from tests.support.ports import free_port, free_ports
 
 TWISTD = str(Path(sys.executable).with_name("twistd"))
 NAMES = ("submission", "smtps", "mx")
@@ -39,7 +40,7 @@ os.execv(sys.argv[3], sys.argv[3:])
 @pytest.fixture
 def environ() -> dict[str, str]:
     """The environment of a host whose listeners come from systemd."""
-    (health,) = free_ports(1)
+    health = free_port()
     endpoint = "systemd:domain=INET6:name="
     return {
         **os.environ,

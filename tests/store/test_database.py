@@ -13,7 +13,8 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from relaymail.store.connection import Connection
 from relaymail.store.database import CommitUnknown, Database, DatabaseError, DatabaseUnavailable, Transaction
 from tests.conftest import reactor, run_on_reactor
-from tests.support.postgres import PostgresServer, unused_port
+from tests.support.ports import free_port
+from tests.support.postgres import PostgresServer
 from tests.support.proxy import CuttingProxy
 from tests.support.waiting import pause, until
 
@@ -562,7 +563,7 @@ async def test_the_first_host_that_answers_is_used(
     database_parameters: Parameters, clients: list[Database], tmp_path: Path
 ) -> None:
     hosts = f"{tmp_path},127.0.0.1,{database_parameters['host']}"
-    ports = f"5432,{unused_port()},{database_parameters['port']}"
+    ports = f"5432,{free_port()},{database_parameters['port']}"
     database = Database({**database_parameters, "host": hosts, "port": ports}, reactor=reactor)
     clients.append(database)
     database.start()
