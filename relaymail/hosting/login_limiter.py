@@ -12,8 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
 
-from twisted.internet.defer import DeferredSemaphore
-
+from relaymail.hosting.turns import Turns
 from relaymail.smtp.limits import network_of
 from relaymail.store.cache import Seconds
 
@@ -58,7 +57,7 @@ class FailedLoginLimiter:
         self._base = base_backoff
         self._longest = max_backoff
         self._clients: OrderedDict[str, deque[float]] = OrderedDict()
-        self._turns: dict[str, DeferredSemaphore] = {}
+        self._turns: dict[str, Turns] = {}
         self.tell: Callable[[str, bool], None] | None = None
         """Hears of a client's failure (true), and of a success that wipes out earlier ones."""
 
@@ -128,13 +127,12 @@ class FailedLoginLimiter:
         network = network_of(client)
         turns = self._turns.get(network)
         if turns is None:
-            turns = self._turns[network] = DeferredSemaphore(max(self._maximum, 1))
-        await turns.acquire()
+            turns = self._turns[network] = Turns(max(self._maximum, 1))
         try:
-            yield
+            async with turns.turn():
+                yield
         finally:
-            turns.release()
-            if turns.tokens == turns.limit:
+            if turns.unused:
                 del self._turns[network]
 
     def _recent(self, network: str) -> deque[float] | None:

@@ -157,3 +157,26 @@ async def test_a_try_that_is_given_up_while_it_waits_takes_no_turn() -> None:
     end.callback(None)
     await first
     assert subject._turns == {}
+
+
+@pytest.mark.parametrize(("attempts", "clients"), [(1, 3), (3, 2000)])
+async def test_all_who_wait_are_answered_when_the_client_is_locked_out(attempts: int, clients: int) -> None:
+    """However many there are: a webmail on an exempt network opens as many connections as it likes."""
+    subject = limiter(Clock(), attempts)
+    ends: list[Deferred[None]] = []
+
+    async def guess() -> str:
+        async with subject.turn("192.0.2.1"):
+            if subject.check("192.0.2.1") > 0:
+                return "refused"
+            ends.append(Deferred())
+            await ends[-1]
+            subject.failed("192.0.2.1")
+            return "failed"
+
+    guesses = [Deferred.fromCoroutine(guess()) for _ in range(clients)]
+    for end in ends:
+        end.callback(None)
+    answers = [getattr(guess, "result", None) for guess in guesses]
+    assert answers == ["failed"] * attempts + ["refused"] * (clients - attempts)
+    assert subject._turns == {}
