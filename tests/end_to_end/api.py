@@ -7,7 +7,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
-from tests.support.polling import until
+from tests.support.polling import LIMIT, until
 
 PATH = "/api/internal/notifications/new-email"
 
@@ -95,7 +95,7 @@ class Api:
         """The bodies of all notifications of this row of ``Emails``."""
         return [request.body for request in list(self.requests) if request.body["email"]["id"] == email]
 
-    def until_told(self, email: str, limit: float = 20.0) -> Any:
+    def until_told(self, email: str, limit: float = LIMIT) -> Any:
         """The notification of this row, once it has come."""
         until(lambda: bool(self.told(email)), limit)
         return self.told(email)[0]

@@ -22,7 +22,7 @@ import bcrypt
 import psycopg2
 from psycopg2.extras import register_uuid
 
-from tests.end_to_end.wire import Wire
+from tests.end_to_end.wire import LIMIT, Wire
 from tests.support.polling import until
 from tests.support.ports import free_ports
 
@@ -32,8 +32,8 @@ BIN = Path(sys.executable).parent
 UP = "relaymail is up"
 READY = "Ready to take mail"
 DEMO_READY = "Ctrl-C stops it"
-START_LIMIT = 60.0
-STOP_LIMIT = 30.0
+START_LIMIT = 180.0
+STOP_LIMIT = 120.0
 
 _NOT_OURS = re.compile(r"__|^(NOTIFY_|LISTEN_)", re.IGNORECASE)
 
@@ -221,7 +221,7 @@ class Host:
             cwd=self._log.parent,
             env=self.environment(),
             capture_output=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         assert done.returncode == code, (done.returncode, done.stderr.decode())
@@ -339,8 +339,8 @@ class Host:
         """smtplib on submission, TLS up with the certificate checked, not yet logged in."""
         context = self.trust()
         if implicit:
-            return smtplib.SMTP_SSL("localhost", self.ports.submissions, context=context, timeout=30)
-        client = smtplib.SMTP("localhost", self.ports.submission, timeout=30)
+            return smtplib.SMTP_SSL("localhost", self.ports.submissions, context=context, timeout=LIMIT)
+        client = smtplib.SMTP("localhost", self.ports.submission, timeout=LIMIT)
         client.starttls(context=context)
         return client
 
@@ -360,7 +360,7 @@ class Host:
 
     def until_open(self, port: int | None = None) -> None:
         """Wait until the MX listener greets with 220."""
-        until(lambda: greets(port or self.ports.mx) == 220, 30.0)
+        until(lambda: greets(port or self.ports.mx) == 220, START_LIMIT)
 
 
 def greets(port: int) -> int | None:

@@ -10,7 +10,7 @@ from uuid import UUID
 from tests.end_to_end.host import Host
 from tests.end_to_end.sink import Sink
 from tests.support.dns_server import ThreadedDNSServer, Zones
-from tests.support.polling import until
+from tests.support.polling import LIMIT, until
 from tests.support.ports import free_port
 
 NAME = "relay.sender.test"
@@ -75,7 +75,7 @@ def states(host: Host, message: str) -> dict[str, str]:
     return dict(rows)
 
 
-def until_state(host: Host, message: str, state: str, limit: float = 30.0) -> None:
+def until_state(host: Host, message: str, state: str, limit: float = LIMIT) -> None:
     """Wait until all queued recipients of a message are in a state."""
     until(lambda: set(states(host, message).values()) == {state}, limit)
 

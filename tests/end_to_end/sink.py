@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from tests.support.polling import until
+from tests.support.polling import LIMIT, until
 
 
 @dataclass
@@ -90,7 +90,7 @@ class Sink:
         """Of what was taken, in order."""
         return [message.subject for message in list(self.taken)]
 
-    def until_taken(self, count: int, limit: float = 30.0) -> None:
+    def until_taken(self, count: int, limit: float = LIMIT) -> None:
         """Wait for so many messages."""
         until(lambda: len(self.taken) >= count, limit)
 

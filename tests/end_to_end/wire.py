@@ -9,7 +9,7 @@ import ssl
 from types import TracebackType
 from typing import NamedTuple, Self
 
-LIMIT = 30.0
+LIMIT = 120.0
 """Seconds for any one answer."""
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+LIMIT = 60.0
+"""Seconds after which what was waited for will not come; a test that passes never waits so long."""
+
 
 def until(
     condition: Callable[[], object],
-    limit: float = 20.0,
+    limit: float = LIMIT,
     told: Callable[[], str] = str,
     *,
     step: float = 0.02,

@@ -22,7 +22,7 @@ from relaymail.store.embedded.cluster import PORT, SETTINGS, USER, initdb_comman
 from relaymail.store.embedded.identity import choose_identity, command
 from relaymail.store.embedded.postmaster import find_running, is_alive
 
-START_LIMIT = 30.0
+START_LIMIT = 120.0
 _MEMORY = Path("/dev/shm")
 _PREFIX = "relaymail-tests-"
 
@@ -164,7 +164,7 @@ def _remove_leftovers(place: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def end_leftover(pid: int, limit: float = 10.0) -> None:
+def end_leftover(pid: int, limit: float = 60.0) -> None:
     """End a server that nobody waits for; a kill -9 would leave its shared memory behind."""
     os.kill(pid, signal.SIGQUIT)
     end = time.monotonic() + limit

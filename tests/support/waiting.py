@@ -7,6 +7,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from tests.support.polling import LIMIT
+
 
 async def pause(reactor: Any, seconds: float) -> None:
     """Let the reactor turn for ``seconds``."""
@@ -15,7 +17,7 @@ async def pause(reactor: Any, seconds: float) -> None:
     await over
 
 
-async def until(reactor: Any, condition: Callable[[], bool], limit: float = 15.0) -> None:
+async def until(reactor: Any, condition: Callable[[], object], limit: float = LIMIT) -> None:
     """Return as soon as ``condition`` holds.
 
     :raises AssertionError: it did not within ``limit`` seconds.
