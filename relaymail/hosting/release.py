@@ -19,12 +19,17 @@ from relaymail.store.accounts import Accounts
 from relaymail.store.archive import Archive, ArchiveError
 from relaymail.store.database import Database, DatabaseError
 from relaymail.store.held import Held
+from relaymail.store.rows import without_columns
 
 log = Logger()
 
 INTERVAL: Final = 5.0
 """Seconds between looks; the times themselves are the database's."""
 BATCH: Final = 20
+_OF_THE_CONTENT: Final = ("22", "54")
+"""Classes of SQLSTATE that blame what is in the columns."""
+_OF_ONE_MESSAGE: Final = (*_OF_THE_CONTENT, "23", "XX")
+"""Classes that need not concern any other message."""
 UNUSED: Final = UUID(int=0)
 """A release is no acceptance: nothing is compared with its fingerprint."""
 
@@ -68,16 +73,16 @@ class Releaser:
             self._loop.stop()
 
     async def release_due(self) -> int:
-        """Release what is due and return how many messages it was.
+        """Release what is due, except what cannot be released, and return how many messages it was.
 
         :raises DatabaseError: the database failed.
         """
         count = 0
-        while messages := await held.due(self._database, BATCH):
-            done = [await self._release(message) for message in messages]
-            count += sum(done)
-            if not any(done):
-                break
+        tried: set[UUID] = set()
+        while messages := await held.due(self._database, BATCH, tried):
+            for message in messages:
+                tried.add(message.id)
+                count += await self._try(message)
         return count
 
     async def _look(self) -> None:
@@ -85,18 +90,22 @@ class Releaser:
             await self.release_due()
         except DatabaseError as error:
             log.debug("Held messages cannot be looked for: {why}", why=str(error))
+        except Exception:
+            # Raised, it would be the last look
+            log.failure("Held messages cannot be looked for")
 
-    async def _release(self, message: Held) -> bool:
+    async def _try(self, message: Held) -> bool:
+        """Release one; whether that was done, and by us."""
         content = self._new_content()
         try:
-            async for part in self._archive.export(message.id):
-                full = content.write(part)
-                if full is not None:
-                    await full
-            await content.finish()
-            done = await held.release(self._database, await self._record(message, content), self._run)
-        except (ArchiveError, SpoolError) as error:
+            done = await self._release(message, content)
+        except (ArchiveError, SpoolError, DatabaseError) as error:
+            if isinstance(error, DatabaseError) and not _blames(error, _OF_ONE_MESSAGE):
+                raise
             log.error("Held message {id} cannot be released yet: {why}", id=message.id, why=str(error))
+            return False
+        except Exception:
+            log.failure("Held message {id} cannot be released yet", id=message.id)
             return False
         finally:
             content.close()
@@ -104,6 +113,27 @@ class Releaser:
             log.info("Message {id} released", id=message.id)
             self._released()
         return done
+
+    async def _release(self, message: Held, content: Content) -> bool:
+        async for part in self._archive.export(message.id):
+            full = content.write(part)
+            if full is not None:
+                await full
+        await content.finish()
+        record = await self._record(message, content)
+        try:
+            return await held.release(self._database, record, self._run)
+        except DatabaseError as error:
+            if not _blames(error, _OF_THE_CONTENT):
+                raise
+            log.error(
+                "Message {id} does not fit its columns ({state}); releasing it without them",
+                id=message.id,
+                state=error.sqlstate,
+            )
+            return await held.release(
+                self._database, without_columns(record, error.sqlstate or ""), self._run
+            )
 
     async def _record(self, message: Held, content: Content) -> Record:
         summary = await self._run(lambda: summarize(content.map()))
@@ -124,3 +154,7 @@ class Releaser:
             emails=emails_for(message.envelope, summary, message.origin.login_user_id, others),
             content=content,
         )
+
+
+def _blames(error: DatabaseError, classes: tuple[str, ...]) -> bool:
+    return error.sqlstate is not None and error.sqlstate.startswith(classes)

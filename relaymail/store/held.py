@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -13,15 +13,18 @@ from relaymail.store.database import Database, Transaction
 from relaymail.store.large import store_attachments
 from relaymail.store.rows import Rows
 
+# A recipient of ours who is reported to the sender (NOTIFY=SUCCESS) has a row in the queue, too, one that was
+# never to be tried: it is no recipient elsewhere
 _DUE: Final = """
     SELECT m.id, m.listener, m.session_id, m.client_address, m.client_name, m.login_user_id, m.reverse_path,
            m.sha256, m.trace_headers, m.message_id,
            ARRAY(SELECT address FROM relaymail.envelope_recipient r WHERE r.message_id = m.id ORDER BY n),
            ARRAY(SELECT user_id FROM relaymail.envelope_recipient r WHERE r.message_id = m.id ORDER BY n),
-           ARRAY(SELECT destination FROM relaymail.envelope_recipient r
+           ARRAY(SELECT CASE WHEN q.state = 'delivered' AND q.attempts = 0 THEN NULL ELSE q.destination END
+                   FROM relaymail.envelope_recipient r
                    LEFT JOIN relaymail.queue q USING (message_id, n) WHERE r.message_id = m.id ORDER BY n)
     FROM relaymail.message m
-    WHERE m.release_at <= now() AND m.released_at IS NULL
+    WHERE m.release_at <= now() AND m.released_at IS NULL AND m.id <> ALL (%s::uuid[])
     ORDER BY m.release_at LIMIT %s
 """
 _RELEASE: Final = (
@@ -42,12 +45,13 @@ class Held:
     header_message_id: str
 
 
-async def due(database: Database, limit: int) -> list[Held]:
+async def due(database: Database, limit: int, without: Collection[UUID] = ()) -> list[Held]:
     """The messages that are to be released now, the one that waits longest first.
 
+    :param without: messages that are passed over.
     :raises DatabaseError: the database failed.
     """
-    return [_held(row) for row in await database.query("held.due", _DUE, (limit,))]
+    return [_held(row) for row in await database.query("held.due", _DUE, (list(without), limit))]
 
 
 async def release(database: Database, record: Record, run: Callable[..., Any]) -> bool:
