@@ -173,6 +173,8 @@ class ESMTPServer(Protocol):
         """The one line of a session in the log, and its place in the metrics."""
         peer, dialogue = self.peer, self.dialogue
         seconds = self._reactor.seconds() - self._began
+        if self._opening is not None and self._last is self._opening and self._opening.reason is not None:
+            self._refused(self._opening.reason)
         end = ending(self._last, reason)
         tls = peer.tls
         log.info(
@@ -411,7 +413,8 @@ class ESMTPServer(Protocol):
             return
         self._output.add(answer.data)
         self._around.observer.replied(answer.code)
-        if answer.reason is not None:
+        # Whether it is our own probe that we turn away is known by the end of the session
+        if answer.reason is not None and answer is not self._opening:
             self._refused(answer.reason)
         if answer.closes:
             self._last = answer

@@ -17,7 +17,7 @@ from relaymail.smtp.content import Content
 from relaymail.smtp.limits import ClientLimits
 from relaymail.smtp.policy import Policy
 from relaymail.smtp.probe import ProbeRegistry
-from relaymail.smtp.reply import ReplyError
+from relaymail.smtp.reply import Reply, ReplyError
 from relaymail.smtp.scram import KeyFound, Salting
 from relaymail.smtp.server import ESMTPServer
 from relaymail.smtp.session import Peer
@@ -160,6 +160,7 @@ class Conversation:
         clients: ClientLimits | None = None,
         client: str = "192.0.2.1",
         clock: Clock | None = None,
+        opening: Reply | None = None,
     ) -> None:
         self.clock = clock or Clock()
         self.session = RecordingSession()
@@ -177,7 +178,7 @@ class Conversation:
             probes=ProbeRegistry(),
             clients=clients,
         )
-        self.server = ESMTPServer(around, None, self.company, (client, 54321))
+        self.server = ESMTPServer(around, opening, self.company, (client, 54321))
         self.server.makeConnection(self.transport)
 
     def _new_session(self, peer: Peer) -> RecordingSession:

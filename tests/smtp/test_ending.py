@@ -13,6 +13,7 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone, Connection
 from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 
+from relaymail.smtp import reply
 from relaymail.smtp.policy import Limits, Policy
 from relaymail.smtp.session import TLSFacts
 from tests.smtp.memory import Conversation
@@ -149,3 +150,17 @@ def test_a_probe_of_ours_leaves_no_line_and_is_not_counted(talk: Talk) -> None:
         t.server.connectionLost(Failure(ConnectionDone()))
     assert lines == []
     assert t.counter.ends == []
+
+
+@pytest.mark.parametrize(("ours", "counted"), [(True, []), (False, ["not ready"])])
+def test_only_a_client_that_is_turned_away_at_the_door_is_a_refusal(
+    tmp_path: Path, ours: bool, counted: list[str]
+) -> None:
+    with capturedLogs() as lines:
+        t = Conversation(MX, tmp_path, opening=reply.NOT_READY)
+        assert t.received().startswith(b"421 4.3.2")
+        if ours:
+            t.server._around.probes.add(("192.0.2.1", 54321))
+        t.server.connectionLost(Failure(ConnectionDone()))
+    assert t.counter.refusals == counted
+    assert len(lines) == 2 * len(counted)
