@@ -20,6 +20,7 @@ from relaymail.health.checks import (
     memory_check,
     smtp_check,
 )
+from relaymail.health.monitor import GRACE
 from relaymail.hosting.authenticator import Authenticator
 from relaymail.hosting.login_limiter import FailedLoginLimiter
 from relaymail.hosting.remote import RemoteRecipients
@@ -197,6 +198,7 @@ def health_monitor(
         ready=settings.health_check.ready_checks,
         clock=reactor,
         record=metrics.check_finished,
+        grace=GRACE,
     )
 
 

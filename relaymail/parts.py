@@ -117,6 +117,7 @@ class Parts:
         self._stops.append(("health checks", _awaited(monitor.stop)))
         activity.start()
         self._stops.append(("activity", _awaited(activity.stop)))
+        self._preparing.addCallback(lambda _: self._settled(monitor, activity))
         # First of all when we stop: what is on its way to other hosts ends while the sessions do
         self._stops.append(("claims of outbound mail", self._outbound.begin_stop))
         log.info("relaymail is up: {listeners}", listeners=", ".join(self._listeners.names))
@@ -320,6 +321,12 @@ class Parts:
         self._notifier.start()
         self._releaser.start()
         await self._outbound.start()
+
+    def _settled(self, monitor: HealthMonitor, activity: Activity) -> None:
+        """Preparing has ended, listeners are open: if all went well, looks of before are out of date."""
+        if self._ready:
+            monitor.settled()
+            activity.settled()
 
     # What sessions get
 

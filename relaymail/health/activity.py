@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -53,6 +54,10 @@ class Activity:
         for loop, interval in self._loops:
             loop.clock = self._reactor
             loop.start(interval).addErrback(_broke)
+
+    def settled(self) -> None:
+        """The database is ready: look at what waits in it now, rather than with the next round."""
+        Deferred.fromCoroutine(self._look_at_depths()).addErrback(_broke)
 
     def stop(self) -> None:
         """Look no more."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
@@ -19,6 +20,8 @@ INTERVAL = 30.0
 """Seconds between looks of its own, so that metrics exist when nobody asks."""
 LIMIT = 5.0
 """Seconds each check may take. All start together, so that no report takes longer."""
+GRACE = 15.0
+"""Seconds that a host has to become ready before the log is told what is not well with it."""
 
 CHECK_NAMES = (
     "database",
@@ -47,6 +50,8 @@ class HealthMonitor:
     :param clock: a reactor, or a fake one.
     :param limit: seconds each check may take.
     :param record: told of each finished check.
+    :param grace: seconds from now in which the log hears of no change, or until :meth:`settled`: what is not there
+        yet while a host starts is no fault.
     :raises ValueError: ``ready`` has a name that no check has, ever; or two checks have the same name.
     """
 
@@ -58,8 +63,10 @@ class HealthMonitor:
         clock: Any,
         limit: float = LIMIT,
         record: Record | None = None,
+        grace: float = 0.0,
     ) -> None:
         self._clock = clock
+        self._quiet_until = clock.seconds() + grace
         self._record = record
         self._runners = {
             check.name: CheckRunner(check, clock=clock, limit=limit, noted=self._note) for check in checks
@@ -79,6 +86,17 @@ class HealthMonitor:
     def start(self) -> None:
         """Begin to look every :data:`INTERVAL`, now for the first time."""
         self._loop.start(INTERVAL).addErrback(self._loop_broke)
+
+    def settled(self) -> None:
+        """The host is ready: look now, and tell of changes from now on."""
+        Deferred.fromCoroutine(self._settle()).addErrback(self._loop_broke)
+
+    async def _settle(self) -> None:
+        # What runs now may have begun before the host was ready
+        await self.full()
+        self._quiet_until = self._clock.seconds()
+        if not self._stopping:
+            await self.full()
 
     def stop(self) -> None:
         """Look no more. Runs under way end; who waits for them is told that the host stops."""
@@ -123,6 +141,8 @@ class HealthMonitor:
         self.history[report.name].note(report.result.status, report.duration)
         if self._record is not None:
             self._record(report.name, report.result.status.severity, report.duration)
+        if self._clock.seconds() < self._quiet_until:
+            return
         before, now = self._states[report.name], report.result.status
         self._states[report.name] = now
         if before is now:

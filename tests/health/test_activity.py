@@ -67,6 +67,22 @@ def test_a_database_that_is_away_stops_nothing() -> None:
     activity.stop()
 
 
+def test_what_waits_is_looked_at_as_soon_as_the_database_is_ready() -> None:
+    clock, looked = Clock(), []
+
+    async def look() -> None:
+        looked.append(clock.seconds())
+        if clock.seconds() == 0:
+            raise DatabaseUnavailable("away")
+
+    activity = Activity(Metrics(), [look], reactor=clock)
+    activity.start()
+    clock.advance(1)
+    activity.settled()
+    assert looked == [0, 1]
+    activity.stop()
+
+
 async def test_what_waits_in_a_real_outbox_is_counted(database: Database) -> None:
     metrics = Metrics()
     activity = Activity(metrics, [outbox_depth(database, metrics)], reactor=reactor)

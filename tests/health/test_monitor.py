@@ -281,3 +281,47 @@ def test_stopping_ends_what_runs_and_tells_who_waits(clock: Clock, events: list[
     assert clock.getDelayedCalls() == []
     assert events == []
     monitor.stop()
+
+
+def test_what_is_not_there_yet_while_a_host_starts_alarms_nobody(
+    clock: Clock, events: list[LogEvent]
+) -> None:
+    seen: list[int] = []
+    check = Check()
+    monitor = HealthMonitor(
+        [check.check], ready=(), clock=clock, record=lambda _, status, __: seen.append(status), grace=15
+    )
+    monitor.start()
+    clock.advance(1)
+    monitor.settled()
+    check.end(Status.UNHEALTHY, "began before the host was ready")
+    assert (len(check.runs), events) == (2, [])
+    check.end()
+    assert (seen, events) == ([2, 0], [])
+    ask(monitor.full())
+    check.end(Status.UNHEALTHY, "after it was")
+    assert [event["status"] for event in events] == ["Unhealthy"]
+    monitor.stop()
+
+
+def test_a_host_that_does_not_become_ready_is_told_of_in_the_end(
+    clock: Clock, events: list[LogEvent]
+) -> None:
+    monitor = HealthMonitor(
+        [fixed("database", Result(Status.UNHEALTHY, "away"))], ready=(), clock=clock, grace=15
+    )
+    monitor.start()
+    assert events == []
+    clock.advance(30)
+    assert [event["status"] for event in events] == ["Unhealthy"]
+    monitor.stop()
+
+
+def test_a_host_that_stops_while_it_becomes_ready_looks_no_more(clock: Clock) -> None:
+    check = Check()
+    monitor = HealthMonitor([check.check], ready=(), clock=clock, grace=15)
+    monitor.start()
+    monitor.settled()
+    monitor.stop()
+    assert len(check.runs) == 1
+    assert clock.getDelayedCalls() == []
