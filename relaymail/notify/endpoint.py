@@ -7,6 +7,7 @@ from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit
 
+from hyperlink import EncodedURL
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -65,6 +66,20 @@ class _Drain(Protocol):
             self.finished.callback(None)
 
 
+class _Encoded(EncodedURL):
+    """A URL as it is sent: treq encodes each once more, and IDNA has no use for an IPv6 address."""
+
+    def to_uri(self) -> EncodedURL:
+        return self
+
+
+def _encoded(text: str) -> EncodedURL:
+    """:raises ValueError: the host or the port is none."""
+    url = EncodedURL.from_text(text)
+    uri = url.replace(host="localhost").to_uri().replace(host=url.host) if ":" in url.host else url.to_uri()
+    return _Encoded.from_text(uri.to_text())
+
+
 class Endpoint:
     """The API's address and key.
 
@@ -88,7 +103,10 @@ class Endpoint:
             raise ValueError("Api:BaseUrl must not hold a user name, a query or a fragment")
         self.where = base_url.rstrip("/")
         """The address for the log."""
-        self._url = base_url.rstrip("/") + PATH
+        try:
+            self._url = _encoded(base_url.rstrip("/") + PATH)
+        except ValueError as error:
+            raise ValueError(f"Api:BaseUrl is no URL: {error}") from None
         self._key = api_key
         self._clock = clock
         self._deadline = deadline

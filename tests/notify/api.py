@@ -60,10 +60,11 @@ class _Everything(Resource):
 class Api:
     """Starts at once; ``answer`` may be changed at any time. ``context`` is a TLS context factory."""
 
-    def __init__(self, context: Any = None) -> None:
+    def __init__(self, context: Any = None, address: str = "127.0.0.1") -> None:
         self.requests: list[Received] = []
         self.answer: Answer = status(204)
         self._context = context
+        self._address = address
         self._factory: Any = WrappingFactory(Site(_Everything(self)))
         self._factory.protocol = ProtocolWrapper
         self._listener: Any = None
@@ -73,7 +74,8 @@ class Api:
     @property
     def url(self) -> str:
         """The base URL, without a slash at its end."""
-        return f"http://127.0.0.1:{self.port}"
+        host = f"[{self._address}]" if ":" in self._address else self._address
+        return f"http://{host}:{self.port}"
 
     @property
     def connections(self) -> int:
@@ -88,9 +90,11 @@ class Api:
     def start(self) -> None:
         """Listen, again on the same port."""
         if self._context is None:
-            self._listener = reactor.listenTCP(self.port, self._factory, interface="127.0.0.1")
+            self._listener = reactor.listenTCP(self.port, self._factory, interface=self._address)
         else:
-            self._listener = reactor.listenSSL(self.port, self._factory, self._context, interface="127.0.0.1")
+            self._listener = reactor.listenSSL(
+                self.port, self._factory, self._context, interface=self._address
+            )
         self.port = self._listener.getHost().port
 
     async def stop(self) -> None:

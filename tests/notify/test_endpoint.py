@@ -103,7 +103,29 @@ async def test_the_base_url_may_have_a_path_and_a_slash(
     assert api.requests[0].path == path
 
 
-@pytest.mark.parametrize("url", ["", "api:5000", "ftp://api", "http://", "http://u:p@api", "http://api/?x=1"])
+async def test_the_base_url_may_have_an_ipv6_address(client: Client) -> None:
+    api = Api(address="::1")
+    outcome = await client.at(api.url + "/relate").post(PAYLOAD)
+    await api.stop()
+    assert outcome.verdict is Verdict.SENT
+    assert api.requests[0].path == b"/relate" + PATH
+    assert api.requests[0].headers[b"Host"] == [f"[::1]:{api.port}".encode()]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "api:5000",
+        "ftp://api",
+        "http://",
+        "http://u:p@api",
+        "http://api/?x=1",
+        "http://a..b",
+        "http://api:x",
+        "http://[fe80::1%25eth0]",
+    ],
+)
 def test_what_is_no_base_url_is_refused_without_being_shown(client: Client, url: str) -> None:
     with pytest.raises(ValueError, match="Api:BaseUrl") as caught:
         client.at(url)
