@@ -50,8 +50,8 @@ class HealthMonitor:
     :param clock: a reactor, or a fake one.
     :param limit: seconds each check may take.
     :param record: told of each finished check.
-    :param grace: seconds from now in which the log hears of no change, or until :meth:`settled`: what is not there
-        yet while a host starts is no fault.
+    :param grace: seconds from now in which the log hears of no change, or until :meth:`settled`: what is not
+        there yet while a host starts is no fault.
     :raises ValueError: ``ready`` has a name that no check has, ever; or two checks have the same name.
     """
 
