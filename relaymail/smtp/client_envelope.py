@@ -56,7 +56,10 @@ def plan(mail: Mail, offered: Capabilities, tls: ClientTLSFacts | None) -> Plan:
     words = [f"MAIL FROM:<{sender}>", *_mail_parameters(mail, offered, chunks, international)]
     return Plan(
         _line(words),
-        {n: _line([f"RCPT TO:<{path}>", *_dsn(mail.recipients[n], offered)]) for n, path in paths.items()},
+        {
+            n: _line([f"RCPT TO:<{path}>", *_dsn(mail.recipients[n], offered, international)])
+            for n, path in paths.items()
+        },
         refusals,
         conversion,
         chunks,
@@ -133,12 +136,15 @@ def _mail_parameters(mail: Mail, offered: Capabilities, chunks: bool, internatio
     return words
 
 
-def _dsn(recipient: MailRecipient, offered: Capabilities) -> list[str]:
-    """NOTIFY and ORCPT (RFC 3461 5.2.1)."""
+def _dsn(recipient: MailRecipient, offered: Capabilities, international: bool) -> list[str]:
+    """NOTIFY and ORCPT (RFC 3461 5.2.1).
+
+    :param international: the host was told SMTPUTF8, without which a command is ASCII (RFC 6531 3.4).
+    """
     if not offered.offers("DSN"):
         return []
     words = _given(recipient.parameters, "NOTIFY", "ORCPT")
-    if offered.offers("SMTPUTF8"):
+    if international and offered.offers("SMTPUTF8"):
         return words
     # utf-8-addr-xtext, which is ASCII (RFC 6533 3)
     return ["".join(c if c.isascii() else f"\\x{{{ord(c):X}}}" for c in word) for word in words]

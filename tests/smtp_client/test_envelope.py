@@ -197,7 +197,11 @@ class TestInternationalMail:
         assert planned(given, "DSN").recipients[0] == (
             b"RCPT TO:<a@example.test> ORCPT=utf-8;\\x{F8}\\x{1F600}@example.test\r\n"
         )
-        assert "ORCPT=utf-8;ø".encode() in planned(given, "DSN", "SMTPUTF8").recipients[0]
+        # A command to which SMTPUTF8 was not said is ASCII, whatever the host offers
+        assert planned(given, "DSN", "SMTPUTF8").mail.endswith(b"<sender@example.org>\r\n")
+        assert planned(given, "DSN", "SMTPUTF8").recipients[0].isascii()
+        international = replace(given, reverse_path="ø@example.org")
+        assert "ORCPT=utf-8;ø".encode() in planned(international, "DSN", "SMTPUTF8").recipients[0]
 
 
 class TestRequireTLS:
