@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from relaymail.message.record import Record
 from relaymail.store.database import Transaction
+from relaymail.store.octets import octets
 from relaymail.store.rows import PART_OCTETS, Rows
 
 
@@ -30,7 +31,7 @@ async def store_large(
             break
         await transaction.execute(
             "INSERT INTO relaymail.message_part (message_id, n, content) VALUES (%s, %s, %s)",
-            (record.id, n, part),
+            (record.id, n, octets(part)),
         )
     if record.summary.attachments and record.emails:
         await store_attachments(transaction, record, run)
@@ -49,7 +50,9 @@ async def store_attachments(transaction: Transaction, record: Record, run: Calla
             chunk = await run(next, chunks, None)
             if chunk is None:
                 break
-            await transaction.execute("INSERT INTO relaymail_part (n, content) VALUES (%s, %s)", (n, chunk))
+            await transaction.execute(
+                "INSERT INTO relaymail_part (n, content) VALUES (%s, %s)", (n, octets(chunk))
+            )
         first, *others = record.emails
         first_id = uuid4()
         await transaction.execute(

@@ -18,6 +18,7 @@ from relaymail.message.dsn_request import wanted
 from relaymail.message.ids import random_id
 from relaymail.message.record import MailboxEmail, MailboxRecipient, Record
 from relaymail.message.summary import Attachment, summarize
+from relaymail.store.octets import octets
 
 _PRIORITY: Final = re.compile("-?[0-9]")
 PART_OCTETS: Final = 512 * 1024
@@ -121,7 +122,7 @@ class Rows:
         self._row(_MESSAGE, _message(record))
         if raw is not None:
             for n, start in enumerate(range(0, len(raw) or 1, PART_OCTETS)):
-                self._row(_PART, (message_id, n, raw[start : start + PART_OCTETS]))
+                self._row(_PART, (message_id, n, octets(raw[start : start + PART_OCTETS])))
         for n, recipient in enumerate(record.envelope.recipients):
             parameters = _json(recipient.parameters)
             self._row(_RECIPIENT, (message_id, n, recipient.address, _text(recipient.user_id), parameters))
@@ -167,7 +168,7 @@ class Rows:
         facts = (attachment.file_name, attachment.content_type, attachment.size)
         first_id = random_id()
         first, *others = record.emails
-        self._row(_ATTACHMENT, (first_id, first.id.hex, *facts, content))
+        self._row(_ATTACHMENT, (first_id, first.id.hex, *facts, octets(content)))
         for email in others:
             self._row(_ATTACHMENT_COPY, (random_id(), email.id.hex, *facts, first_id))
 
@@ -257,7 +258,7 @@ def _message(record: Record) -> tuple[object, ...]:
         record.content.size,
         record.sha256,
         record.fingerprint.hex if record.deduplicate else None,
-        record.trace_headers,
+        octets(record.trace_headers),
         record.header_message_id,
         record.summary.from_address,
         record.summary.subject,
