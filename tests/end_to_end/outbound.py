@@ -80,6 +80,12 @@ def until_state(host: Host, message: str, state: str, limit: float = LIMIT) -> N
     until(lambda: set(states(host, message).values()) == {state}, limit)
 
 
+def first_attempt(host: Host, message: str) -> tuple[Any, ...]:
+    """The first try, once it has ended, as :func:`attempts` has it."""
+    until(lambda: any(outcome != "running" for outcome, *_ in attempts(host, message)))
+    return attempts(host, message)[0]
+
+
 def attempts(host: Host, message: str) -> list[tuple[Any, ...]]:
     """Outcome, phase, status and possible duplicate of each try, oldest first."""
     return host.rows(

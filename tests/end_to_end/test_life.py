@@ -7,7 +7,6 @@ import re
 import socket
 import subprocess
 import threading
-import time
 import urllib.request
 from pathlib import Path
 
@@ -16,13 +15,13 @@ import pytest
 from tests.end_to_end.conftest import MakeHost
 from tests.end_to_end.host import Host, greets, processes
 from tests.end_to_end.mail import message, new_message_id
-from tests.end_to_end.wire import Wire
+from tests.end_to_end.wire import LIMIT, Wire
 from tests.support.polling import until
 
 EX_UNAVAILABLE = 69
 EX_CONFIG = 78
-SOON = 8.0
-"""Seconds that "within seconds" may be, on a busy machine."""
+LONG = "3600"
+"""Seconds that nobody here waits for: a stop that waited for this to pass would not end."""
 
 
 def sockets(folder: Path) -> list[Path]:
@@ -57,17 +56,15 @@ def sentence(host: Host) -> str:
 def test_a_demo_stops_within_seconds_leaves_nothing_and_goes_on_with_the_same_data(
     new_host: MakeHost, how: str
 ) -> None:
-    host = new_host()
+    host = new_host({"Smtp__Timeouts__Drain": LONG})
     host.start()
     first = host.deliver(message("Subject: First"), "demo@example.test")
     key = (host.data / "demo-key").read_text()
     pid = host.pid
     idle = Wire(host.ports.mx)
-    began = time.monotonic()
     getattr(host, how)()
     assert idle.reply().start == "421 4.3.2"
     assert host.ended() == 0
-    assert time.monotonic() - began < SOON
     assert group(pid) == []
     assert host.postgres_processes() == []
     assert sockets(host.data) == []
@@ -244,11 +241,9 @@ def test_a_client_that_does_not_read_cannot_hold_up_the_stop(new_host: MakeHost)
         slow.command("DATA")
         flood = threading.Thread(target=_flood, args=(silent,), daemon=True)
         flood.start()
-        began = time.monotonic()
         host.terminate()
         assert host.ended() == 0
-        assert time.monotonic() - began < SOON
-        flood.join(10)
+        flood.join()
 
 
 def _flood(wire: Wire) -> None:
@@ -260,13 +255,11 @@ def _flood(wire: Wire) -> None:
 
 
 def test_an_idle_tls_client_does_not_hold_up_the_stop(new_host: MakeHost) -> None:
-    host = new_host()
+    host = new_host({"Smtp__Timeouts__Drain": LONG})
     host.start()
     with host.submission(host.user()):
-        began = time.monotonic()
         host.interrupt()
         assert host.ended() == 0
-        assert time.monotonic() - began < SOON
 
 
 def test_sigterm_during_the_start_stops_all_the_same(new_host: MakeHost) -> None:
@@ -295,7 +288,7 @@ def test_the_commands_a_demo_prints_work_when_pasted(new_host: MakeHost, tmp_pat
             cwd=tmp_path,
             env={"PATH": "/usr/bin:/bin"},
             capture_output=True,
-            timeout=60,
+            timeout=LIMIT,
             check=False,
         )
         assert done.returncode == 0, done.stderr.decode()
@@ -305,9 +298,11 @@ def test_the_commands_a_demo_prints_work_when_pasted(new_host: MakeHost, tmp_pat
 
 
 def test_a_demo_answers_health_while_it_runs(host: Host) -> None:
-    with urllib.request.urlopen(f"http://localhost:{host.ports.health}/healthz/live", timeout=10) as answer:
+    with urllib.request.urlopen(
+        f"http://localhost:{host.ports.health}/healthz/live", timeout=LIMIT
+    ) as answer:
         assert answer.status == 200
-    with urllib.request.urlopen(f"http://localhost:{host.ports.health}/healthz", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://localhost:{host.ports.health}/healthz", timeout=LIMIT) as answer:
         report = json.load(answer)
     states = {check["name"]: check["status"] for check in report["checks"]}
     assert states["database"] == states["smtp"] == states["certificate"] == "Healthy"

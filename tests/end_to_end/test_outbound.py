@@ -7,7 +7,6 @@ import email.policy
 import json
 import urllib.request
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -18,8 +17,8 @@ import pytest
 from tests.end_to_end.api import Api
 from tests.end_to_end.host import Host, User
 from tests.end_to_end.mail import message
-from tests.end_to_end.outbound import Internet, attempts, internet, states, until_state
-from tests.support.polling import until
+from tests.end_to_end.outbound import Internet, attempts, first_attempt, internet, states, until_state
+from tests.support.polling import LIMIT, until
 
 
 class World(NamedTuple):
@@ -154,11 +153,15 @@ def test_a_suppressed_address_is_refused_with_reason_and_date(world: World) -> N
         "INSERT INTO relaymail.suppression (address, status, reply, expires_at)"
         " VALUES ('gone@other.test', '5.1.1', '550 5.1.1 Nobody of that name', now() + interval '1 day')"
     )
+    (since,) = world.host.row(
+        "SELECT to_char(since AT TIME ZONE 'UTC', 'YYYY-MM-DD') FROM relaymail.suppression"
+        " WHERE address = 'gone@other.test'"
+    )
     with world.host.submission(world.user) as wire:
         wire.command(f"MAIL FROM:<{world.user.address}>")
         refusal = wire.command("RCPT TO:<Gone@Other.test>")
         assert refusal.start == "550 5.1.1"
-        assert f"since {datetime.now(UTC):%Y-%m-%d}" in refusal.text
+        assert f"since {since}" in refusal.text
         assert "550 5.1.1 Nobody of that name" in refusal.text
         assert wire.command("RCPT TO:<good@other.test>").code == 250
 
@@ -180,8 +183,7 @@ def test_what_dns_does_not_say_is_waited_for(world: World) -> None:
     sink = world.net.sink()
     world.net.zones.fail("later.test", "MX")
     message_id = world.send("a@later.test", subject="Waited")
-    until(lambda: bool(attempts(world.host, message_id)))
-    assert attempts(world.host, message_id)[0][:3] == ("deferred", "connect", "4.4.3")
+    assert first_attempt(world.host, message_id)[:3] == ("deferred", "connect", "4.4.3")
     world.net.lead(sink, "later.test")
     until_state(world.host, message_id, "delivered")
     assert sink.subjects() == ["Waited"]
@@ -225,14 +227,17 @@ def test_a_host_that_is_away_is_left_alone_and_asked_again(world: World) -> None
 
 def test_connections_are_reused_and_not_too_many(world: World) -> None:
     sink = world.net.sink("busy.test")
+    # However long it takes to queue them: the first connections are still there when all of them are
+    sink.dot.clear()
     with world.host.submission(world.user) as wire:
         for n in range(60):
             raw = message(f"Subject: {n}", sender=world.user.address)
             assert wire.message(raw, world.user.address, f"u{n}@busy.test").code == 250
+    sink.dot.set()
     sink.until_taken(60)
     assert sorted(sink.subjects(), key=int) == [str(n) for n in range(60)]
     assert sink.most_open <= 10
-    assert sink.connections < 30
+    assert sink.connections < 60
 
 
 def test_a_large_message_goes_to_a_host_without_8bitmime(world: World) -> None:
@@ -282,12 +287,19 @@ def test_a_held_message_leaves_when_its_time_has_come(world: World) -> None:
     local = world.host.user("local")
     raw = message("To: a@held.test", sender=world.user.address)
     with world.host.submission(world.user) as wire:
-        assert wire.command(f"MAIL FROM:<{world.user.address}> HOLDFOR=3").code == 250
+        assert wire.command(f"MAIL FROM:<{world.user.address}> HOLDFOR=3600").code == 250
         for recipient in ("a@held.test", "hidden@held.test", local.address):
             assert wire.command(f"RCPT TO:<{recipient}>").code == 250
         message_id = wire.data(raw).id
     assert set(states(world.host, message_id).values()) == {"queued"}
     assert sink.taken == []
+    world.host.rows("UPDATE relaymail.message SET release_at = now() WHERE id = %s", UUID(message_id))
+    world.host.rows(
+        "WITH due AS (UPDATE relaymail.queue SET due_at = now() WHERE message_id = %s"
+        " RETURNING destination, priority)"
+        " INSERT INTO relaymail.arrival SELECT DISTINCT destination, priority, now() FROM due",
+        UUID(message_id),
+    )
     until_state(world.host, message_id, "delivered")
     until(lambda: bool(world.host.emails(message_id)))
     addresses = world.host.rows(
@@ -321,7 +333,9 @@ def test_a_message_that_goes_round_ends(world: World) -> None:
 
 def test_the_health_check_looks_at_the_queue(world: World) -> None:
     def check() -> tuple[str, dict[str, int]]:
-        with urllib.request.urlopen(f"http://localhost:{world.host.ports.health}/healthz") as answer:
+        with urllib.request.urlopen(
+            f"http://localhost:{world.host.ports.health}/healthz", timeout=LIMIT
+        ) as answer:
             report = json.load(answer)
         (found,) = [one for one in report["checks"] if one["name"] == "delivery-queue"]
         return found["status"], found["data"]
