@@ -17,6 +17,7 @@ from relaymail.message.recode import Conversion, RecodeError, Recoder
 from relaymail.smtp.client import Interrupted, Mail, MailRecipient, Outcome
 from relaymail.store.archive import ArchiveError
 from relaymail.store.database import DatabaseError
+from relaymail.store.dkim import KeysUnusable
 from relaymail.store.queue import Queue, QueuedRecipient, Settlement
 
 log = Logger()
@@ -107,6 +108,11 @@ class Attempt:
                 pending = [pending[n] for n in again]
                 link.connection.quit()
                 link = None
+        except BaseException:
+            # Nobody else knows of it
+            if link is not None:
+                link.connection.quit()
+            raise
         finally:
             if search is not None:
                 await search.aclose()
@@ -145,6 +151,13 @@ class Attempt:
             form = await self._form(link, addressed, content)
         except RecodeError as error:
             return [Outcome("failed", "5.6.3", None, "local", str(error))] * len(recipients)
+        except KeysUnusable as error:
+            # What is wrong with our files is for the operator; the outcome is also for the sender
+            log.error(
+                "Message {id} cannot be signed and waits: {why}", id=self._job.message_id, why=str(error)
+            )
+            why = "the message cannot be signed here at the moment"
+            return [Outcome("deferred", "4.3.5", None, "local", why)] * len(recipients)
 
         async def before_dot(accepted: Sequence[int]) -> bool:
             return await self._begin(link, [recipients[n] for n in accepted])

@@ -31,6 +31,8 @@ log = Logger()
 FIRST_BLOCK: Final = 60.0
 LONGEST_BLOCK: Final = 3600.0
 """Seconds for which a destination is left alone whose hosts cannot be reached: at first, and at last."""
+TURN: Final = 10
+"""Messages that a courier brings while another destination waits for its connection."""
 WORTH: Final = 2
 """Jobs that must wait for each connection of a destination before another one is opened."""
 RETREAT: Final = 1.0
@@ -55,6 +57,8 @@ class _Courier:
     key: str
     """What the connection is counted by."""
     attempt: Attempt | None = None
+    telling: bool = False
+    """The queue is being told what is to become of its rows: cut short, they would wait for their lease."""
     way: Way | None = None
     link: Link | None = None
 
@@ -121,7 +125,7 @@ class Couriers:
 
     def dispatch(self) -> None:
         """Send out as many couriers as may go: one to each destination before any gets a second."""
-        lanes = list(self._lanes.values())
+        lanes = sorted(self._lanes.values(), key=lambda lane: lane.couriers)
         while lanes and self._destinations.free > 0 and not self._stopping:
             lanes = [lane for lane in lanes if self._reinforce(lane)]
 
@@ -144,11 +148,12 @@ class Couriers:
 
     def begin_stop(self) -> list[Job]:
         """Start nothing more, and end what is not behind its final dot. Returns what was not begun."""
-        self._stopping = True
         unused = [work.job for lane in self._lanes.values() for work in self._emptied(lane)]
-        for running, courier in list(self._running.items()):
-            if courier.attempt is None or not courier.attempt.committed:
-                running.cancel()
+        if not self._stopping:
+            self._stopping = True
+            for running, courier in list(self._running.items()):
+                if not courier.telling and (courier.attempt is None or not courier.attempt.committed):
+                    running.cancel()
         return unused
 
     def cut(self) -> None:
@@ -194,6 +199,7 @@ class Couriers:
 
     async def _go(self, courier: _Courier) -> None:
         lane, destinations = courier.lane, self._destinations
+        brought = 0
         while lane.works and not self._stopping:
             if courier.way is None and not await self._find_way(courier):
                 return
@@ -201,11 +207,26 @@ class Couriers:
                 return  # somebody was pushed back; others go on
             if not lane.works:
                 return
+            if brought >= TURN and self._keeps_others_waiting(courier):
+                # Behind those that wait
+                self._lanes[lane.destination] = self._lanes.pop(lane.destination)
+                return
             work = lane.works.popleft()
             self.waiting -= 1
             if len(lane.works) < self.enough(lane):
                 self._moved()
             await self._bring(courier, work)
+            brought += 1
+
+    def _keeps_others_waiting(self, courier: _Courier) -> bool:
+        """Whether there is mail to another destination that nobody brings because there are as many
+        connections as there may be, in all or to these hosts."""
+        none_free = self._destinations.free <= 0
+        return any(
+            lane.works and not lane.couriers and (none_free or lane.site == courier.key)
+            for lane in self._lanes.values()
+            if lane is not courier.lane and not self._may_start(lane)
+        )
 
     async def _find_way(self, courier: _Courier) -> bool:
         """Work out the route; whether messages can be brought there now."""
@@ -223,7 +244,7 @@ class Couriers:
             self._destinations.opened(way.site)
         away = self._ways.away(way.site)
         if away is not None and lane.works and not lane.works[0].job.probe:
-            await self._block(lane, away)
+            await self._block(courier, away)
             return False
         return True
 
@@ -232,14 +253,18 @@ class Couriers:
         lane = courier.lane
         why = f"{failed.code} {failed.status} {failed.why}"
         if failed.permanent:
-            for work in self._emptied(lane):
+            works = self._emptied(lane)
+            for work in works:
                 self._undeliverable(work.job, Outcome("failed", failed.status, None, "connect", why))
+            if any(work.job.probe for work in works):
+                # It was left alone because nobody knew; the rest may hear of it at once
+                await self._ledger.told(self._tools.queue.unblock(lane.destination))
             return
         if lane.works:
             work = lane.works.popleft()
             self.waiting -= 1
             self._undeliverable(work.job, Outcome("deferred", failed.status, None, "connect", why))
-        await self._block(lane, why)
+        await self._block(courier, why)
 
     def _undeliverable(self, job: Job, outcome: Outcome) -> None:
         self._ledger.settle(job, [self._tools.verdicts.of(job, one, outcome) for one in job.recipients])
@@ -262,24 +287,10 @@ class Couriers:
             courier.link = None
         attempt = courier.attempt = Attempt(self._tools, work)
         try:
-            link = await attempt.run(way, link)
+            link = await self._try(job, attempt, way, link)
         except CancelledError:
-            if not attempt.committed:
-                await self._write(job, attempt)
+            await self._write(courier, job, attempt)
             raise
-        except ArchiveError as error:
-            log.error("Message {id} cannot be sent: {why}", id=job.message_id, why=str(error))
-            attempt.defer_rest("the message cannot be read here at the moment")
-            link = None
-        except DatabaseError as error:
-            log.debug("Message {id} cannot be sent: {why}", id=job.message_id, why=str(error))
-            await deferLater(self._clock, RETREAT)
-            link = None
-        except Exception:
-            log.failure("Message {id} to {destination}", id=job.message_id, destination=job.destination)
-            self._tools.observer.unexpected_error()
-            attempt.defer_rest(FAULT.why)
-            link = None
         finally:
             courier.attempt = None
         if way.require_tls:
@@ -289,15 +300,37 @@ class Couriers:
             courier.link = link
         elif link is not None:
             link.connection.quit()
-        await self._write(job, attempt)
+        await self._write(courier, job, attempt)
         await self._learn(courier, job, attempt, way)
 
-    async def _write(self, job: Job, attempt: Attempt) -> None:
+    async def _try(self, job: Job, attempt: Attempt, way: Way, link: Link | None) -> Link | None:
+        """The connection that may be used for the next job; whatever goes wrong is in ``attempt``."""
+        try:
+            return await attempt.run(way, link)
+        except CancelledError:
+            raise
+        except ArchiveError as error:
+            log.error("Message {id} cannot be sent: {why}", id=job.message_id, why=str(error))
+            attempt.defer_rest("the message cannot be read here at the moment")
+        except DatabaseError as error:
+            log.debug("Message {id} cannot be sent: {why}", id=job.message_id, why=str(error))
+            await deferLater(self._clock, RETREAT)
+        except Exception:
+            log.failure("Message {id} to {destination}", id=job.message_id, destination=job.destination)
+            self._tools.observer.unexpected_error()
+            attempt.defer_rest(FAULT.why)
+        return None
+
+    async def _write(self, courier: _Courier, job: Job, attempt: Attempt) -> None:
         # First of all, and without waiting: a result that is lost is a message sent twice
         self._ledger.settle(job, attempt.results)
         if attempt.left and not attempt.committed:
             rest = replace(job, recipients=tuple(attempt.left))
-            await self._ledger.told(self._tools.queue.give_back([rest]))
+            courier.telling = True
+            try:
+                await self._ledger.told(self._tools.queue.give_back([rest]))
+            finally:
+                courier.telling = False
 
     async def _learn(self, courier: _Courier, job: Job, attempt: Attempt, way: Way) -> None:
         """What this try says about the destination."""
@@ -315,18 +348,23 @@ class Couriers:
             self._destinations.pushed_back(courier.key)
             self._ways.is_away(courier.key, reason)
             courier.way = None
-            await self._block(lane, reason)
+            await self._block(courier, reason)
 
-    async def _block(self, lane: Lane, reason: str) -> None:
+    async def _block(self, courier: _Courier, reason: str) -> None:
         """Leave the destination alone, and give back what was to go there."""
+        lane = courier.lane
         log.info("{destination} is left alone for a while: {why}", destination=lane.destination, why=reason)
         unused = [work.job for work in self._emptied(lane)]
         first = min(FIRST_BLOCK, self._schedule.pause(1))
         longest = max(first, min(LONGEST_BLOCK, max(self._schedule.delays, default=LONGEST_BLOCK)))
-        await self._ledger.told(
-            self._tools.queue.block(lane.destination, reason, first=first, longest=longest)
-        )
-        await self._ledger.give_back(unused)
+        courier.telling = True
+        try:
+            await self._ledger.told(
+                self._tools.queue.block(lane.destination, reason, first=first, longest=longest)
+            )
+            await self._ledger.give_back(unused)
+        finally:
+            courier.telling = False
 
     def _emptied(self, lane: Lane) -> list[Work]:
         works, lane.works = list(lane.works), deque()

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from twisted.internet.defer import maybeDeferred
 
+from relaymail.delivery import couriers
 from relaymail.delivery.contents import Contents
+from relaymail.delivery.signing import Signer
 from relaymail.dns import Resolver
 from relaymail.outbound import Outbound, own_name, why_off
 from relaymail.settings import Settings, load
 from relaymail.store.accounts import Accounts
-from relaymail.store.database import Database
+from relaymail.store.database import Database, DatabaseUnavailable
+from relaymail.store.dkim import KeysUnusable
 from relaymail.store.messages import MessageStore
+from relaymail.store.queue import Job, Queue
 from relaymail.telemetry import Metrics
 from tests.conftest import reactor
 from tests.end_to_end.outbound import Internet, internet
@@ -197,6 +201,101 @@ async def test_stopping_gives_back_what_is_not_behind_its_dot(
     assert not any(leased for *_, leased in rows)
     assert sum(state == "delivered" for _, state, *_ in rows) == len(held.taken) >= behind
     assert all(state == "queued" for recipient, state, *_ in rows if recipient.endswith("@mute.test"))
+
+
+async def test_a_stop_at_once_gives_back_what_was_cut_short(
+    database: Database, net: Internet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is being given back when the stop comes to its end is given back all the same."""
+    silence = threading.Event()
+    mute = net.sink("mute.test", answer=lambda line: "" if line[:4] == "MAIL" and silence.wait(20) else None)
+    await put(database, tmp_path, "a@mute.test")
+    usual = Queue.give_back
+
+    async def slow(self: Queue, unused: Iterable[Job]) -> set[int]:
+        # Other statements go first
+        for _ in range(5):
+            await database.query("test.wait", "SELECT 1")
+        return await usual(self, unused)
+
+    monkeypatch.setattr(Queue, "give_back", slow)
+    worker = Worker(database, net)
+    await worker.outbound.start()
+    await until(reactor, lambda: mute.commands["MAIL"] > 0)
+    await worker.outbound.stop()
+    silence.set()
+    assert [(state, leased) for _, state, _, leased in await worker.rows()] == [("queued", False)]
+
+
+async def test_what_cannot_be_signed_waits_and_its_connection_is_used_again(
+    database: Database, net: Internet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = net.sink("one.test")
+    unforeseen: list[str] = []
+
+    class Listening(Metrics):
+        def unexpected_error(self) -> None:
+            unforeseen.append("error")
+
+    usual = Signer.fields
+    asked = 0
+
+    async def unreadable(self: Signer, form: Any) -> bytes:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise KeysUnusable("DKIM key s1 of example.test: /etc/dkim/s1.pem cannot be read")
+        return await usual(self, form)
+
+    monkeypatch.setattr(Signer, "fields", unreadable)
+    await put(database, tmp_path, "a@one.test")
+    async with Worker(database, net, Listening()) as worker:
+        await worker.until("delivered")
+    tries = await database.query(
+        "test.tries", "SELECT outcome, status, reply FROM relaymail.attempt ORDER BY number"
+    )
+    assert tries[0][:2] == ("deferred", "4.3.5")
+    # The sender of a report is not told of our files
+    assert "/etc" not in tries[0][2]
+    assert tries[1][:2] == ("delivered", "2.0.0")
+    assert sink.connections == 1
+    assert unforeseen == []
+
+
+async def test_a_connection_is_ended_when_the_database_fails_under_it(
+    database: Database, net: Internet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = net.sink("one.test")
+    usual = Signer.fields
+    asked = 0
+
+    async def failing(self: Signer, form: Any) -> bytes:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise DatabaseUnavailable("away")
+        return await usual(self, form)
+
+    monkeypatch.setattr(Signer, "fields", failing)
+    monkeypatch.setattr(couriers, "RETREAT", 0.0)
+    await put(database, tmp_path, "a@one.test")
+    async with Worker(database, net) as worker:
+        await worker.until("delivered")
+    await until(reactor, lambda: sink.commands["QUIT"] == sink.connections == 2)
+
+
+async def test_a_domain_that_is_gone_does_not_keep_its_mail_behind_a_block(
+    database: Database, net: Internet, tmp_path: Path
+) -> None:
+    for n in range(3):
+        await put(database, tmp_path, f"u{n}@gone.test")
+    await database.execute(
+        "test.block",
+        "INSERT INTO relaymail.blocked (destination, failures, blocked_until, reason)"
+        " VALUES ('gone.test', 9, now(), 'the name servers did not answer')",
+    )
+    async with Worker(database, net) as worker:
+        await worker.until("failed")
 
 
 async def test_metrics_hear_of_results(database: Database, net: Internet, tmp_path: Path) -> None:
