@@ -12,7 +12,6 @@ from relaymail.message.dsn_part import Part
 _CRLF: Final = b"\r\n"
 _END: Final = b"\r\n\r\n"
 _LONGEST_LINE: Final = 998
-_LONG_LINE: Final = re.compile(rb"[^\n]{%d}" % (_LONGEST_LINE + 2))
 _NEXT_FIELD: Final = re.compile(rb"\r\n(?=[!-9;-~]++:)")
 _BARE: Final = re.compile(rb"\r(?!\n)|(?<!\r)\n|\x00")
 
@@ -92,7 +91,7 @@ def _quoted_printable(header: bytes) -> bytes:
 
 def _sound(data: bytes) -> bool:
     """Whether it can be sent as lines of 7 or 8 bits (RFC 2045 2.7, 2.8)."""
-    return _BARE.search(data) is None and _LONG_LINE.search(data) is None
+    return _BARE.search(data) is None and max(map(len, data.split(_CRLF))) <= _LONGEST_LINE
 
 
 def _is_utf8(data: bytes) -> bool:

@@ -19,7 +19,7 @@ from relaymail.message.recode_body import (
 from relaymail.message.transfer import encoding_of
 
 Conversion = Literal["7bit", "8bit"]
-"""Without octets over 127; or only without ``binary`` parts, bare CRs and LFs and NULs."""
+"""Without octets over 127; or only without ``binary`` parts, their bare CRs and LFs, NULs and long lines."""
 
 # No limit of time: the result must be the same each time
 _LIMITS: Final = ParseLimits(seconds=float("inf"))
@@ -27,6 +27,8 @@ _FIELDS: Final = frozenset({b"content-type", b"content-transfer-encoding", b"mim
 _ENCODING: Final = b"content-transfer-encoding"
 _FIELD: Final = re.compile(rb"[!-9;-~]++[ \t]*+:")
 _BARE: Final = re.compile(rb"\r(?!\n)|(?<!\r)\n")
+_LONGEST_LINE: Final = 998
+"""Octets of a line that other hosts have to take (RFC 5322 2.1.1); only binary content may have more."""
 _HIGH: Final = bytes(range(128, 256))
 _DENSE: Final = 6
 """From one octet over 127 in so many on, base64 is shorter than quoted-printable."""
@@ -143,7 +145,7 @@ class Leaf:
                 return (QuotedCleaned() if seven else Kept()), None
         binary = self._encoding == b"binary"
         odd = b"\0" in seen or (not self._text and _BARE.search(seen) is not None)
-        unclean = odd or (binary and not (complete and self._text and _BARE.search(seen) is None))
+        unclean = odd or (binary and not (complete and self._text and _in_lines(seen)))
         if not unclean and not (seven and (not complete or not seen.isascii())):
             same = self._encoding in (b"", b"7bit") or (not seven and not binary)
             return Kept(), None if same else conversion
@@ -152,6 +154,11 @@ class Leaf:
         if (len(seen) - len(seen.translate(None, _HIGH))) * _DENSE > len(seen):
             return CanonicalBase64(), "base64"
         return QuotedPrintable(), "quoted-printable"
+
+
+def _in_lines(text: bytes) -> bool:
+    """Whether these are lines as they can be sent."""
+    return _BARE.search(text) is None and max(map(len, text.split(b"\r\n"))) <= _LONGEST_LINE
 
 
 def _charset(text: bytes) -> str:

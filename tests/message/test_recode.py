@@ -142,6 +142,14 @@ class TestOtherContent:
         head = lines("MIME-Version: 1.0", "Content-Type: text/plain", "Content-Transfer-Encoding: binary", "")
         assert parsed(recoded(head + b"a\nb\r\n", "8bit")).get_payload(decode=True) == b"a\nb\r\n"
 
+    @pytest.mark.parametrize("conversion", ["7bit", "8bit"])
+    def test_binary_text_with_a_long_line_is_quoted(self, conversion: Conversion) -> None:
+        head = lines("MIME-Version: 1.0", "Content-Type: text/plain", "Content-Transfer-Encoding: binary", "")
+        body = b"x" * 999 + b"\r\n"
+        made = recoded(head + body, conversion)
+        assert max(map(len, made.split(b"\r\n"))) <= 76
+        assert leaves(parsed(made)) == [("text/plain", body)]
+
     def test_eight_bit_stays_where_only_binary_has_to_go(self) -> None:
         raw = lines("MIME-Version: 1.0") + text_part(UMLAUTS)
         assert recoded(raw, "8bit") == raw
