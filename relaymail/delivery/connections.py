@@ -14,13 +14,15 @@ from relaymail.delivery.route import NextHost, Route
 from relaymail.delivery.tls_policy import HostPolicy, HostRefused, Override, TLSPolicies
 from relaymail.delivery.verdicts import Place
 from relaymail.smtp.client import ClientConnection, ConnectFailed
-from relaymail.smtp.client_mail import Outcome
+from relaymail.smtp.client_mail import Outcome, Verdict
 from relaymail.smtp.client_tls import TLSMode, TLSRequirement
 
 log = Logger()
 
 MESSAGES: Final = 100
 """Messages of one connection."""
+NO_MAIL: Final = 521
+"""The reply of a host that never takes mail, in place of a greeting (RFC 7504 3)."""
 IDLE: Final = 5.0
 """Seconds for which a connection without a message is kept: long enough for what is already in the queue, and
 not so long that a host which counts connections minds."""
@@ -158,7 +160,7 @@ class Connections:
                 try:
                     connection = await self._open(host, address, policy)
                 except ConnectFailed as failed:
-                    obstacles.append(_failed(host, address, failed))
+                    obstacles.append(_failed(way.route, host, address, failed))
                     if failed.permanent:
                         break  # it is the host that wants nothing, not the address
                     continue
@@ -214,15 +216,21 @@ class Connections:
 
 
 def _refused(host: NextHost, refused: HostRefused) -> Obstacle:
-    verdict = "failed" if refused.permanent else "deferred"
-    why = f"{refused.code} {refused.status} {refused.why}"
-    return Obstacle(Outcome(verdict, refused.status, None, "local", why), Place(host.name))  # type: ignore[arg-type]
+    verdict: Verdict = "failed" if refused.permanent else "deferred"
+    # Without the code: a sender would read it as the host's reply, who said nothing
+    return Obstacle(Outcome(verdict, refused.status, None, "local", refused.why), Place(host.name))
 
 
-def _failed(host: NextHost, address: str, failed: ConnectFailed) -> Obstacle:
-    verdict = "failed" if failed.permanent else "deferred"
-    outcome = Outcome(verdict, failed.status, failed.reply, failed.phase, failed.why)  # type: ignore[arg-type]
-    return Obstacle(outcome, Place(host.name, address))
+def _failed(route: Route, host: NextHost, address: str, failed: ConnectFailed) -> Obstacle:
+    """A host that turns us away at the door has not seen the mail: what it dislikes is this host (a block
+    list, our name), which is a matter of hours. So its 5xx only fails mail where it says that it takes none
+    from anybody; a relay's never does."""
+    never = failed.reply is not None and failed.reply.code == NO_MAIL and route.kind != "relay"
+    verdict: Verdict = "failed" if failed.permanent and never else "deferred"
+    status = failed.status if verdict == "failed" else f"4{failed.status[1:]}"
+    return Obstacle(
+        Outcome(verdict, status, failed.reply, failed.phase, failed.why), Place(host.name, address)
+    )
 
 
 def _ourselves(host: NextHost, address: str) -> Obstacle:

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 
 from relaymail.delivery.connections import Connections, Link, NoConnection, Way
 from relaymail.delivery.observer import Nobody
-from relaymail.delivery.route import NextHost, Route
+from relaymail.delivery.route import NextHost, Route, RouteKind
 from relaymail.delivery.tls_policy import HostPolicy, HostRefused, Override
 from relaymail.smtp.client import ConnectFailed
 from relaymail.smtp.client_mail import Phase
@@ -78,13 +78,13 @@ def failed(
     return ConnectFailed(phase, "no way", status=status, reply=reply, tls_problem=problem)
 
 
-def refused() -> ConnectFailed:
-    return failed("5.3.2", phase="greeting", code=554)
+def refused(code: int = 554) -> ConnectFailed:
+    return failed("5.3.2", phase="greeting", code=code)
 
 
-def way(*addresses: tuple[str, ...]) -> Way:
+def way(*addresses: tuple[str, ...], kind: RouteKind = "mx") -> Way:
     hosts = tuple(NextHost(f"mx{n}.test", 25, n, found) for n, found in enumerate(addresses))
-    return Way(Route("elsewhere.test", "mx", hosts), Override())
+    return Way(Route("elsewhere.test", kind, hosts), Override())
 
 
 async def first(connections: Connections, to: Way) -> Link:
@@ -121,10 +121,34 @@ async def test_there_is_hope_as_long_as_one_host_leaves_any(net: Network) -> Non
     with pytest.raises(NoConnection) as none:
         await first(net.connections(), way(("192.0.2.1",), ("192.0.2.2",)))
     assert (none.value.worst.outcome.verdict, none.value.worst.outcome.status) == ("deferred", "4.3.2")
-    net.failures = {address: [refused()] for address in ("192.0.2.1", "192.0.2.2")}
+    net.failures = {address: [refused(521)] for address in ("192.0.2.1", "192.0.2.2")}
     with pytest.raises(NoConnection) as none:
         await first(net.connections(), way(("192.0.2.1",), ("192.0.2.2",)))
     assert none.value.worst.outcome.verdict == "failed"
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "expected"),
+    [
+        (554, "mx", ("deferred", "4.3.2")),
+        (550, "mx", ("deferred", "4.3.2")),
+        # A host that never takes mail (RFC 7504)
+        (521, "mx", ("failed", "5.3.2")),
+        # What is wrong with a relay never fails mail
+        (521, "relay", ("deferred", "4.3.2")),
+        (554, "relay", ("deferred", "4.3.2")),
+    ],
+)
+async def test_who_is_turned_away_at_the_door_waits(
+    net: Network, code: int, kind: RouteKind, expected: tuple[str, str]
+) -> None:
+    net.failures = {"192.0.2.1": [refused(code)]}
+    with pytest.raises(NoConnection) as none:
+        await first(net.connections(), way(("192.0.2.1",), kind=kind))
+    told = none.value.worst.outcome
+    assert (told.verdict, told.status) == expected
+    assert told.reply is not None
+    assert told.reply.code == code
 
 
 async def test_what_a_host_said_is_told_rather_than_that_another_was_silent(net: Network) -> None:
@@ -162,6 +186,8 @@ async def test_a_host_that_policy_refuses_is_passed_over(net: Network) -> None:
     with pytest.raises(NoConnection) as none:
         await first(net.connections(), way(("192.0.2.1",)))
     assert none.value.worst.outcome.status == "4.7.0"
+    # Not as if the host had said so
+    assert none.value.worst.outcome.why == "not in the policy"
 
 
 async def test_who_greets_with_our_name_is_us(net: Network) -> None:

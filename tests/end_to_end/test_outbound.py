@@ -205,8 +205,8 @@ def test_the_next_host_is_tried(world: World) -> None:
     assert attempts(world.host, message_id) == [("delivered", "final-dot", "2.0.0", False)]
 
 
-def test_a_host_that_wants_no_mail_at_all_fails_it(world: World) -> None:
-    world.net.sink("none.test", greeting="554 5.3.2 no mail here")
+def test_a_host_that_takes_no_mail_at_all_fails_it(world: World) -> None:
+    world.net.sink("none.test", greeting="521 5.3.2 no mail here")
     message_id = world.send("a@none.test")
     until_state(world.host, message_id, "failed")
     (about,) = fields(world.report(message_id))

@@ -98,7 +98,7 @@ def sender() -> Iterator[Sender]:
         ("-r rcpt", ("deferred", "rcpt")),
         ("-r data", ("deferred", "data")),
         ("-r .", ("deferred", "final-dot")),
-        ("-f connect", ("failed", "greeting")),
+        ("-f connect", ("deferred", "greeting")),
         ("-f mail", ("failed", "mail")),
         ("-f rcpt", ("failed", "rcpt")),
         ("-f data", ("failed", "data")),
