@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import click
 
-from relaymail.cli.config import config
-from relaymail.cli.context import Invocation
-from relaymail.cli.db import db
-from relaymail.cli.dkim import dkim
-from relaymail.cli.doctor import doctor
-from relaymail.cli.key import key
-from relaymail.cli.limits import limits
-from relaymail.cli.message import message
-from relaymail.cli.outbox import outbox
-from relaymail.cli.queue import queue
-from relaymail.cli.suppression import suppression
-from relaymail.cli.trace import trace
-from relaymail.cli.user import user
+COMMANDS = {
+    "config": "The settings of the host.",
+    "db": "The database.",
+    "dkim": "DKIM keys, which outgoing mail is signed with.",
+    "doctor": "Find out what is wrong, why it matters, and how to mend it.",
+    "key": "API keys, which mail programs log in with.",
+    "limits": "Limits on clients: what the running hosts have counted.",
+    "message": "Stored messages.",
+    "outbox": "Notifications of new mail on their way to the API.",
+    "queue": "Mail on its way to other hosts: one row for each recipient.",
+    "suppression": "Addresses that their host has said do not exist.",
+    "trace": "Show everything that happened to a message.",
+    "user": "Users, their additional addresses and grants.",
+}
+"""Each command and what the list of them says of it; it is the module of that name that has it."""
 
 EPILOG = """
 \b
@@ -47,7 +50,25 @@ Exit codes:
 """
 
 
+class _Lazily(click.Group):
+    """Imports a command when it is used: all of them take half a second, most of it for nothing."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        found: click.Command = getattr(import_module(f"relaymail.cli.{cmd_name}"), cmd_name)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
+
+
 @click.group(
+    cls=_Lazily,
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
@@ -66,11 +87,9 @@ Exit codes:
 @click.pass_context
 def cli(context: click.Context, config_file: Path | None, demo: bool, data: Path | None) -> None:
     """Look after a relaymail host: its users and keys, messages, settings, database, outbox and limits."""
+    from relaymail.cli.context import Invocation
+
     context.obj = Invocation(config_file, demo, data)
-
-
-for _group in (user, key, message, trace, queue, suppression, config, db, outbox, limits, dkim, doctor):
-    cli.add_command(_group)
 
 
 def main() -> None:

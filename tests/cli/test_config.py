@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
+from relaymail.cli import COMMANDS
 from tests.cli.conftest import Command
 
 
@@ -62,3 +65,20 @@ def test_the_version_is_the_packages(tmp_path: Path) -> None:
 
 def test_wrong_usage_is_told_apart(tmp_path: Path) -> None:
     Command({}, tmp_path).error("nosuch", code=2)
+
+
+def test_help_and_version_import_no_more_than_they_need(tmp_path: Path) -> None:
+    code = (
+        "import sys; from relaymail.cli import cli; cli(sys.argv[1:], standalone_mode=False);"
+        "sys.exit(any(name.partition('.')[0] in ('twisted', 'psycopg2', 'msgspec') for name in sys.modules))"
+    )
+    for option in ("--help", "--version"):
+        subprocess.run([sys.executable, "-c", code, option], cwd=tmp_path, capture_output=True, check=True)
+
+
+def test_the_list_of_commands_says_what_each_says_of_itself(tmp_path: Path) -> None:
+    shown = " ".join(Command({}, tmp_path).text("--help").split())
+    for name, summary in COMMANDS.items():
+        assert f"{name} {summary}" in shown
+        help_text = " ".join(Command({}, tmp_path).text(name, "--help").split())
+        assert summary.removesuffix(".") in help_text

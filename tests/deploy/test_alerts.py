@@ -15,6 +15,7 @@ from relaymail.health.monitor import CHECK_NAMES
 from tests.deploy.manifests import DEPLOY
 from tests.deploy.metrics import known, named
 from tests.interop.programs import program, succeed
+from tests.packaging.cli_reference import commands_of
 
 RULES = "prometheus-rules.yaml"
 TESTS = "prometheus-rules-test.yaml"
@@ -86,6 +87,6 @@ def test_every_doctor_check_and_command_that_is_named_exists() -> None:
     commands = re.findall(r"relaymail (doctor|limits|outbox) (\w+)", everything_said())
     assert {group for group, _ in commands} == {"doctor", "limits", "outbox"}
     for group, command in commands:
-        found = cli.commands[group]
+        found = commands_of(cli)[group]
         assert isinstance(found, click.Group)
-        assert command in found.commands
+        assert command in commands_of(found)

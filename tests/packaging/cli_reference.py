@@ -34,8 +34,15 @@ def reference() -> str:
     return "\n".join([HEAD, *_options(cli), *_commands("relaymail", cli)]).rstrip() + "\n"
 
 
+def commands_of(group: click.Group) -> dict[str, click.Command]:
+    """The commands of a group by name, in order; those of ``relaymail`` are imported for it."""
+    context = click.Context(group)
+    found = {name: group.get_command(context, name) for name in sorted(group.list_commands(context))}
+    return {name: command for name, command in found.items() if command is not None}
+
+
 def _commands(path: str, group: click.Group) -> Iterator[str]:
-    for name, command in sorted(group.commands.items()):
+    for name, command in commands_of(group).items():
         full = f"{path} {name}"
         if isinstance(command, click.Group):
             yield from (f"## {full}", "", _help(command), "")

@@ -13,7 +13,7 @@ import pytest
 
 from relaymail.cli import cli
 from relaymail.store.schema.public import INDEXES
-from tests.packaging.cli_reference import reference
+from tests.packaging.cli_reference import commands_of, reference
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
@@ -57,7 +57,7 @@ def test_the_reference_of_the_command_line_is_up_to_date() -> None:
 
 
 def test_every_command_that_is_told_exists() -> None:
-    groups = {name for name, command in cli.commands.items() if isinstance(command, click.Group)}
+    groups = {name for name, command in commands_of(cli).items() if isinstance(command, click.Group)}
     checked = 0
     for page, words in commands():
         while words and words[0].startswith("--"):
@@ -66,8 +66,8 @@ def test_every_command_that_is_told_exists() -> None:
             continue
         command: click.Command = cli
         while isinstance(command, click.Group) and words and words[0].isalpha() and words[0].islower():
-            assert words[0] in command.commands, f"{page}: relaymail {words}"
-            command = command.commands[words.pop(0)]
+            assert words[0] in commands_of(command), f"{page}: relaymail {words}"
+            command = commands_of(command)[words.pop(0)]
         known = {name for param in command.params for name in param.opts} | {"--help"}
         given = {word for word in words if word.startswith("--")}
         assert given <= known, f"{page}: {given - known}"
