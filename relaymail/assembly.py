@@ -26,8 +26,7 @@ from relaymail.hosting.login_limiter import FailedLoginLimiter
 from relaymail.hosting.remote import RemoteRecipients
 from relaymail.hosting.scram import ScramLogins
 from relaymail.hosting.session import Hosting
-from relaymail.outbound import why_off
-from relaymail.settings import Settings
+from relaymail.settings import Settings, why_off
 from relaymail.smtp.limits import Allowance, ClientLimits
 from relaymail.smtp.policy import Limits, ListenerName, Policy, Timeouts
 from relaymail.smtp.probe import ProbeRegistry

@@ -30,7 +30,7 @@ from relaymail.delivery.verdicts import Verdicts
 from relaymail.delivery.ways import Ways
 from relaymail.dns import Resolver
 from relaymail.hosting.remote import RemoteRecipients
-from relaymail.settings import Settings
+from relaymail.settings import Settings, own_name, why_off
 from relaymail.smtp import client
 from relaymail.smtp.client import ClientConnection, ClientTimeouts, Credentials, TLSRequirement, TrustRoots
 from relaymail.store.accounts import Accounts
@@ -46,24 +46,6 @@ log = Logger()
 
 DOT_LEAVES: Final = 0.05
 """Seconds after which a final dot has left the process (for the crash point behind it)."""
-
-
-def why_off(settings: Settings) -> str | None:
-    """Why nothing is taken for other hosts and sent on, as a sentence; ``None``: it is."""
-    if not settings.outbound_mail.enabled:
-        return "OutboundMail:Enabled is false"
-    name = own_name(settings)
-    if "." not in name.strip(".") or name.replace(".", "").isdigit():
-        return (
-            f'"{name}" (OutboundMail:SenderDomain, else Smtp:ServerName) is no full name: other hosts refuse'
-            " mail from a host without one; set one such as mail.example.com"
-        )
-    return None
-
-
-def own_name(settings: Settings) -> str:
-    """What is said in EHLO to other hosts."""
-    return settings.outbound_mail.sender_domain or settings.smtp.server_name
 
 
 class Outbound:

@@ -15,7 +15,7 @@ from relaymail.doctor.check import Skipped
 from relaymail.doctor.data_source import DataSource, NoDatabase, NotMadeYet, NotNamed, open_database
 from relaymail.doctor.listeners import Listener, Seen, asked_for, look_at
 from relaymail.doctor.shared import Shared
-from relaymail.settings import Examined, Secret, Settings
+from relaymail.settings import Examined, Secret, Settings, own_name, why_off
 from relaymail.store.database import Database, DatabaseError
 from relaymail.store.dialing import ServerRefused
 
@@ -145,13 +145,12 @@ class Context:
     @property
     def outbound(self) -> bool:
         """Whether the host sends mail to other hosts: switched on, and with a name to say."""
-        full = "." in self.name.strip(".") and not self.name.replace(".", "").isdigit()
-        return self.settings.outbound_mail.enabled and full
+        return why_off(self.settings) is None
 
     @property
     def name(self) -> str:
         """The name said to other hosts."""
-        return self.settings.outbound_mail.sender_domain or self.settings.smtp.server_name
+        return own_name(self.settings)
 
     @property
     def secrets(self) -> list[str]:

@@ -6,6 +6,7 @@ from relaymail.settings.errors import SettingsError
 from relaymail.settings.load import Entry, Examined, Loaded, describe, examine, load
 from relaymail.settings.model import Settings
 from relaymail.settings.secret import Secret
+from relaymail.settings.sending import own_name, why_off
 
 __all__ = [
     "ConnectionString",
@@ -18,5 +19,7 @@ __all__ = [
     "describe",
     "examine",
     "load",
+    "own_name",
     "require_database",
+    "why_off",
 ]

@@ -14,8 +14,8 @@ from relaymail.delivery import couriers
 from relaymail.delivery.contents import Contents
 from relaymail.delivery.signing import Signer
 from relaymail.dns import Resolver
-from relaymail.outbound import Outbound, own_name, why_off
-from relaymail.settings import Settings, load
+from relaymail.outbound import Outbound
+from relaymail.settings import Settings, load, own_name, why_off
 from relaymail.store.accounts import Accounts
 from relaymail.store.database import Database, DatabaseUnavailable
 from relaymail.store.dkim import KeysUnusable
