@@ -215,6 +215,7 @@ async def connect(
     :param bind_address: IP address to connect from.
     :raises ConnectFailed: there is no such connection. A host that refuses a login is a temporary failure
         (the password here may be the wrong one).
+    :raises CancelledError: it was cancelled, however far it had come.
     """
     timeouts = timeouts or ClientTimeouts()
     kind = TCP6ClientEndpoint if ip_address(address).version == 6 else TCP4ClientEndpoint
@@ -227,6 +228,8 @@ async def connect(
     )
     try:
         wire = await endpoint.connect(cast(IProtocolFactory, _Wires(reactor)))
+    except network.ConnectingCancelledError:
+        raise CancelledError from None
     except network.ConnectError as error:
         raise ConnectFailed("connect", _why_not(error), status="4.4.1") from None
     opening = Opening(wire, Introduction(host, helo, tls, timeouts, credentials, clear_credentials))

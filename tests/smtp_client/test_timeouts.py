@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from twisted.internet import error
+from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
 
 from relaymail.smtp.client import ClientTimeouts, Credentials, TLSRequirement
@@ -24,6 +25,18 @@ def test_connecting_has_30_seconds() -> None:
     factory.clientConnectionFailed(None, Failure(error.TimeoutError()))
     failure = failure_of(talk.connecting)
     assert (failure.phase, failure.status, failure.why) == ("connect", "4.4.1", "the host did not answer")
+
+
+@pytest.mark.parametrize("arrived", [False, True])
+def test_being_cancelled_is_no_failure_of_the_host(arrived: bool) -> None:
+    """Else a host that stops would count a try against everyone it is just connecting to."""
+    talk = Conversation()
+    if arrived:
+        talk.arrive()
+    talk.connecting.cancel()
+    with pytest.raises(CancelledError):
+        result(talk.connecting)
+    assert not arrived or talk.cut
 
 
 def until_greeting(talk: Conversation) -> None:
