@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from twisted.internet.task import LoopingCall
@@ -61,16 +62,33 @@ class Retention:
             self._loop.stop()
 
     async def purge(self) -> dict[str, int]:
-        """Delete what is over age; returns how many rows of what."""
-        purged = {
-            "events": await self._delete("retention.events", _EVENTS, self._events),
-            "outbox": await outbox.purge(self._database, self._outbox / DAY),
-            "queue": await purge_rows(self._database, self._queue, BATCH),
-            "suppressions": await suppression.purge(self._database, BATCH),
-            "policies": await mta_sts.purge(self._database, EXPIRED_POLICIES, BATCH),
+        """Delete what is over age; returns how many rows of what.
+
+        What cannot be purged keeps nothing else from it: it is left out, and the log says why.
+        """
+        purges: dict[str, Callable[[], Awaitable[int]]] = {
+            "events": lambda: self._delete("retention.events", _EVENTS, self._events),
+            "outbox": lambda: outbox.purge(self._database, self._outbox / DAY),
+            "queue": lambda: purge_rows(self._database, self._queue, BATCH),
+            "suppressions": lambda: suppression.purge(self._database, BATCH),
+            "policies": lambda: mta_sts.purge(self._database, EXPIRED_POLICIES, BATCH),
         }
         if self._messages is not None:
-            purged["messages"] = await purge_messages(self._database, self._messages, BATCH)
+            age = self._messages
+            purges["messages"] = lambda: purge_messages(self._database, age, BATCH)
+        purged: dict[str, int] = {}
+        for what, purge in purges.items():
+            try:
+                purged[what] = await purge()
+            except DatabaseError as error:
+                log.warn(
+                    "Purging {what} failed and will be tried again: {why}",
+                    what=what,
+                    why=f"{error} ({error.sqlstate})" if error.sqlstate else str(error),
+                )
+            except Exception:
+                # Raised, it would end the loop
+                log.failure("Purging {what} failed and will be tried again", what=what)
         return purged
 
     async def _delete(self, name: str, sql: str, age: float) -> int:
@@ -80,10 +98,6 @@ class Retention:
         return total
 
     async def _purge(self) -> None:
-        try:
-            purged = await self.purge()
-        except DatabaseError as error:
-            log.warn("Purging failed and will be tried again: {why}", why=str(error))
-            return
+        purged = await self.purge()
         if any(purged.values()):
             log.info("Purged what is over age: {purged}", purged=purged)

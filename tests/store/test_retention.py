@@ -133,3 +133,15 @@ async def test_mta_sts_policies_that_expired_go(database: Database) -> None:
     await mta_sts.save(database, "new.test", "1", "policy", -6 * 86_400)
     assert (await retention(database).purge())["policies"] == 1
     assert await mta_sts.read(database, "new.test") is not None
+
+
+async def test_what_cannot_be_purged_keeps_nothing_else_from_it(database: Database, tmp_path: Path) -> None:
+    store = MessageStore(database, reactor=reactor, run=maybeDeferred)
+    await store.accept(await record(b"Subject: x\r\n\r\n", tmp_path))
+    await database.execute(
+        "test.age", "UPDATE relaymail.message SET received_at = now() - interval '11 days'"
+    )
+    await database.execute("test.away", "ALTER TABLE relaymail.event RENAME TO moved")
+    purged = await retention(database, messages=10 * DAY).purge()
+    assert "events" not in purged
+    assert purged["messages"] == 1
