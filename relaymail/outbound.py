@@ -22,8 +22,9 @@ from relaymail.delivery.known import Clock, DestinationsSet
 from relaymail.delivery.ledger import Ledger
 from relaymail.delivery.mta_sts import MTASTS
 from relaymail.delivery.policy_fetch import PolicyFetcher
+from relaymail.delivery.report_rounds import ReportRounds
 from relaymail.delivery.route import NextHost, Relay, Router
-from relaymail.delivery.runner import Runner
+from relaymail.delivery.runner import LAST_WRITE, Runner
 from relaymail.delivery.signing import Signer
 from relaymail.delivery.tls_policy import HostPolicy, TLSPolicies
 from relaymail.delivery.verdicts import Verdicts
@@ -49,7 +50,7 @@ DOT_LEAVES: Final = 0.05
 
 
 class Outbound:
-    """Takes mail for elsewhere, where that is on, and sends it.
+    """Takes mail for elsewhere, where that is on, and sends it. Reports are made in any case.
 
     :param stored: called when a report was stored for a local user.
     :param crash: called with the names of the points at which tests kill the process.
@@ -80,10 +81,16 @@ class Outbound:
         self._stored = stored
         self._crash_now = crash
         self._hint = QueueHint(database, reactor=reactor)
+        self._off = why_off(settings)
+        mail = settings.outbound_mail
+        self._schedule = retry.schedule(mail.retry_delays, mail.max_retries, mail.retry_base_delay_seconds)
+        self._bounces = self._make_bounces()
+        self._rounds = ReportRounds(
+            self._bounces.settle_debts, reactor=reactor, every=mail.queue_polling_interval_seconds
+        )
         self._runner: Runner | None = None
         self._connections: Connections | None = None
         self._mta_sts: MTASTS | None = None
-        self._off = why_off(settings)
         self.recipients: RemoteRecipients | None = None
         """Decides about recipients elsewhere; ``None``: outbound is off."""
         if self._off is None:
@@ -100,17 +107,21 @@ class Outbound:
         """Begin to send; the database and its tables are there."""
         if self._off is not None:
             log.warn("Outbound mail is off, recipients elsewhere are refused: {why}", why=self._off)
+            self._rounds.start()
             return
         self._runner = self._make_runner(await self._trust_roots())
         self._runner.start()
 
     async def begin_stop(self) -> None:
-        """Claim no more; what is behind its final dot goes on."""
+        """Claim no more, and begin no more reports; what is behind its final dot goes on."""
+        self._bounces.stop()
         if self._runner is not None:
             self._runner.begin_stop()
 
     async def stop(self) -> None:
         """End, with what is behind its final dot written down."""
+        self._bounces.stop()
+        await self._rounds.stop(LAST_WRITE)
         if self._mta_sts is not None:
             self._mta_sts.stop()
         if self._runner is not None:
@@ -134,9 +145,7 @@ class Outbound:
 
     def _make_runner(self, roots: TrustRoots) -> Runner:
         settings, reactor, database = self._settings.outbound_mail, self._reactor, self._database
-        schedule = retry.schedule(
-            settings.retry_delays, settings.max_retries, settings.retry_base_delay_seconds
-        )
+        schedule = self._schedule
         clock = Clock(reactor.seconds)
         queue = Queue(
             database, reactor=reactor, owner=f"{socket.gethostname()}:{os.getpid()}", crash=self._crash
@@ -178,7 +187,7 @@ class Outbound:
             schedule=schedule,
             clock=clock,
             settings=known,
-            reports=self._make_bounces(schedule).settle_debts,
+            reports=self._bounces.settle_debts,
             reactor=reactor,
             poll=settings.queue_polling_interval_seconds,
             concurrency=settings.max_concurrency,
@@ -190,15 +199,16 @@ class Outbound:
         keys.listen()
         return Signer(keys, run=self._run, now=lambda: datetime.now(UTC))
 
-    def _make_bounces(self, schedule: retry.Schedule) -> Bounces:
+    def _make_bounces(self) -> Bounces:
         smtp = self._settings.smtp
         name = own_name(self._settings)
         reporting = Reporting(
             server_name=name,
             author=f"postmaster@{name}",
             hosted_domains=frozenset(smtp.mx.hosted_domains),
-            life=schedule.longest(null_sender=False),
+            life=self._schedule.longest(null_sender=False),
             now=lambda: datetime.now(UTC),
+            sends=self._off is None,
         )
         return Bounces(
             self._database,
@@ -208,10 +218,13 @@ class Outbound:
             run=self._run,
             stored=self._stored,
             queued=self.queued,
-            observe=lambda action, outcome: self._metrics.reported(
-                "dropped" if outcome == "dropped" else action
-            ),
+            observe=self._reported,
         )
+
+    def _reported(self, action: str, outcome: str) -> None:
+        # What nobody wants was neither made nor dropped
+        if outcome != "unwanted":
+            self._metrics.reported("dropped" if outcome == "dropped" else action)
 
     def _relay(self) -> Relay | None:
         settings = self._settings.outbound_mail
@@ -232,12 +245,19 @@ class Outbound:
 
     def _make_connections(self, roots: TrustRoots) -> Connections:
         fetcher = PolicyFetcher(self._resolver, reactor=self._reactor)
-        self._mta_sts = MTASTS(self._resolver, self._database, fetcher.fetch, clock=self._reactor)
+        self._mta_sts = MTASTS(
+            self._resolver,
+            self._database,
+            fetcher.fetch,
+            clock=self._reactor,
+            count=self._metrics.mta_sts_fetched,
+        )
         policies = TLSPolicies(
             self._resolver,
             mta_sts=self._mta_sts,
             roots=roots,
             relay_use_tls=self._settings.outbound_mail.relay_use_tls,
+            count=self._metrics.tls_policy_found,
         )
         return Connections(
             self._make_connect(),

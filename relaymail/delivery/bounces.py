@@ -48,6 +48,8 @@ class Reporting:
     """Seconds for which a recipient is tried; infinite where it is not an age that ends it."""
     now: Callable[[], datetime]
     """The time, aware."""
+    sends: bool = True
+    """Whether mail is sent on. Where it is not, a report for elsewhere would wait in the queue for ever."""
 
 
 class Bounces:
@@ -180,9 +182,9 @@ class Bounces:
             owner = await self._accounts.owner(key)
             if owner is not None:
                 return Mailbox(address, owner.user_id, None)
-        if address.host not in self._reporting.hosted_domains:
+        if self._reporting.sends and address.host not in self._reporting.hosted_domains:
             return Mailbox(address, None, address.host)
-        # An address of ours that nobody has, but someone was allowed to use: who used it is to know
+        # An address that leads nowhere, but someone was allowed to use: who used it is to know
         return None if debt.login_user_id is None else Mailbox(address, debt.login_user_id, None)
 
     async def _record(self, debt: Debt, mailbox: Mailbox) -> Record:

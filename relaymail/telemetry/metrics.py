@@ -134,6 +134,15 @@ class Metrics:
         self.delivery_connections = Counter(
             "delivery.connections", "{connection}", "Connections to next hosts, by TLS version", ("tls",)
         )
+        self.tls_policies = Counter(
+            "delivery.tls_policies",
+            "{policy}",
+            "TLS policies worked out for next hosts, by where they come from",
+            ("source",),
+        )
+        self.mta_sts_fetches = Counter(
+            "delivery.mta_sts_fetches", "{fetch}", "MTA-STS policies fetched, or not to be had", ("result",)
+        )
         self.reports = Counter(
             "delivery.reports", "{message}", "Delivery status notifications made or dropped", ("kind",)
         )
@@ -257,6 +266,14 @@ class Metrics:
     def delivery_connected(self, tls: str | None) -> None:
         """A connection to a next host stands; ``tls`` is the version, ``None``: in clear."""
         self.delivery_connections.add(1, (tls or "none",))
+
+    def tls_policy_found(self, source: str) -> None:
+        """What a next host must offer was worked out; ``source`` is ``dane``, ``mta-sts``, … ``testing``."""
+        self.tls_policies.add(1, (source,))
+
+    def mta_sts_fetched(self, result: str) -> None:
+        """An MTA-STS policy was ``fetched``, or that ``failed``."""
+        self.mta_sts_fetches.add(1, (result,))
 
     def reported(self, kind: str) -> None:
         """A delivery status notification was made (``failed``, ``delayed``, …) or ``dropped``."""

@@ -44,7 +44,10 @@ _LABELS = {
     "operation": "name of a statement or transaction in the program, such as `messages.accept`",
     "reason": "why something was refused, a constant phrase such as `relaying denied`",
     "result": "of a notification: `sent`, `refused` (by the API's answer), `unavailable`, `dead` (given up);"
-    " of a delivery: `delivered`, `deferred`, `failed`",
+    " of a delivery: `delivered`, `deferred`, `failed`; of fetching a policy: `fetched`, `failed`",
+    "source": "what the TLS of a next host was decided by: `override` (the table `relaymail.destination`),"
+    " `relay`, `dane`, `mta-sts`, `requiretls`, `opportunistic`; `testing`: a policy in mode testing does not"
+    " name the host",
     "state": f"of the outbox: {_listed(OUTBOX_STATES)} (given up; `due` is a part of `pending`);"
     f" of the queue: {_listed(QUEUE_STATES)} (by an operator; the three before it are parts of `pending`);"
     " of database connections: `used`, `idle`",

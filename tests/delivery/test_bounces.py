@@ -48,7 +48,7 @@ class Situation:
         self.observed: list[tuple[str, str]] = []
         self.hints: list[str] = []
 
-    def bounces(self, store: Any = None, life: float = 5 * DAY) -> Bounces:
+    def bounces(self, store: Any = None, life: float = 5 * DAY, *, sends: bool = True) -> Bounces:
         return Bounces(
             self.database,
             Accounts(self.database, clock=reactor),
@@ -59,6 +59,7 @@ class Situation:
                 hosted_domains=frozenset({"example.test"}),
                 life=life,
                 now=lambda: datetime.now(UTC),
+                sends=sends,
             ),
             run=maybeDeferred,
             stored=lambda: self.hints.append("stored"),
@@ -478,6 +479,20 @@ async def test_an_address_of_ours_that_nobody_has_is_told_by_way_of_the_login(si
     assert sorted(s.observed) == [("failed", "dropped"), ("failed", "stored")]
     row = await one(s.database, 'SELECT "Address", "UserId" FROM public."EmailRecipients"')
     assert row == ("info@example.test", s.anna)
+
+
+async def test_where_mail_is_not_sent_on_no_report_waits_to_be_sent(situation: Situation) -> None:
+    s = situation
+    await s.add_anna()
+    await s.put(sender="anna@elsewhere.example")
+    await s.put(sender="anna@elsewhere.example", login=False)
+    await s.fail()
+    assert await s.bounces(sends=False).settle_debts() == 2
+    assert sorted(s.observed) == [("failed", "dropped"), ("failed", "stored")]
+    row = await one(s.database, 'SELECT "Address", "UserId" FROM public."EmailRecipients"')
+    assert row == ("anna@elsewhere.example", s.anna)
+    assert await one(s.database, "SELECT count(*) FROM relaymail.queue WHERE state = 'queued'") == 0
+    assert await s.owed() == 0
 
 
 async def test_a_sender_deleted_meanwhile_is_no_obstacle(situation: Situation) -> None:

@@ -24,7 +24,8 @@ from relaymail.store.queue import Job, Queue
 from relaymail.telemetry import Metrics
 from tests.conftest import reactor
 from tests.end_to_end.outbound import Internet, internet
-from tests.store.queued import put
+from tests.store.queued import one, put
+from tests.support.polling import LIMIT
 from tests.support.postgres import PostgresServer
 from tests.support.waiting import pause, until
 
@@ -310,6 +311,87 @@ async def test_metrics_hear_of_results(database: Database, net: Internet, tmp_pa
     async with Worker(database, net, Listening()):
         await until(reactor, lambda: len(heard) == 2)
     assert sorted(heard) == [("delivered", 2), ("failed", 1)]
+
+
+async def until_nothing_is_owed(database: Database) -> None:
+    end = reactor.seconds() + LIMIT
+    while await one(database, "SELECT count(*) FROM relaymail.queue WHERE owed_dsn IS NOT NULL"):
+        assert reactor.seconds() < end
+        await pause(reactor, 0.02)
+
+
+async def test_a_report_that_gets_nowhere_is_counted_and_written_down(
+    database: Database, net: Internet, tmp_path: Path
+) -> None:
+    net.sink("one.test", answer=lambda line: "550 5.1.1 no" if line[:4] == "RCPT" else None)
+    kinds: list[str] = []
+
+    class Listening(Metrics):
+        def reported(self, kind: str) -> None:
+            kinds.append(kind)
+
+    message_id = await put(database, tmp_path, "a@one.test", sender="", rcpt={"NOTIFY": "NEVER"})
+    async with Worker(database, net, Listening()) as worker:
+        await worker.until("failed")
+        await until(reactor, lambda: kinds != [])
+        await until_nothing_is_owed(database)
+    assert kinds == ["dropped"]
+    row = await one(
+        database,
+        "SELECT message_id, detail->>'why' FROM relaymail.event WHERE kind = 'not reported'",
+    )
+    assert row == (message_id, "null sender")
+
+
+async def test_what_nobody_wants_is_not_counted_as_a_report(
+    database: Database, net: Internet, tmp_path: Path
+) -> None:
+    kinds: list[str] = []
+
+    class Listening(Metrics):
+        def reported(self, kind: str) -> None:
+            kinds.append(kind)
+
+    await put(database, tmp_path, "a@one.test", rcpt={"NOTIFY": "NEVER"})
+    await database.execute(
+        "test.owe",
+        "UPDATE relaymail.queue SET state = 'failed', finished_at = now(), owed_dsn = 'failed'",
+    )
+    async with Worker(database, net, Listening()):
+        await until_nothing_is_owed(database)
+    assert kinds == []
+
+
+async def test_reports_are_made_where_mail_is_not_sent_on(
+    database: Database, net: Internet, tmp_path: Path
+) -> None:
+    """Those of mail between local users: what owes a report is kept until it is made."""
+    await put(database, tmp_path, "a@one.test", sender="b@elsewhere.test", rcpt={"NOTIFY": "SUCCESS"})
+    await database.execute(
+        "test.owe",
+        "UPDATE relaymail.queue SET state = 'delivered', finished_at = now(), owed_dsn = 'delivered'",
+    )
+    chosen = settings(**net.settings, OutboundMail__Enabled="false")
+    async with Worker(database, net, chosen=chosen):
+        await until_nothing_is_owed(database)
+    # It could not be sent, and does not wait for that either
+    assert await one(database, "SELECT count(*) FROM relaymail.queue WHERE state = 'queued'") == 0
+
+
+async def test_metrics_hear_what_was_asked_of_a_hosts_tls(
+    database: Database, net: Internet, tmp_path: Path
+) -> None:
+    net.sink("one.test")
+    sources: list[str] = []
+
+    class Listening(Metrics):
+        def tls_policy_found(self, source: str) -> None:
+            sources.append(source)
+
+    await put(database, tmp_path, "a@one.test")
+    async with Worker(database, net, Listening()) as worker:
+        await worker.until("delivered")
+    assert sources == ["opportunistic"]
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_a_deferral_behind_the_end_of_its_life_is_a_failure() -> None:
     assert (made.verdict, made.status, made.owes) == ("failed", EXPIRED, "failed")
     assert made.reply == "450-4.2.1 later\n450 please"
     null = verdicts(1 * DAY).of(job(one, sender=""), one, DEFERRED)
-    assert (null.verdict, null.owes) == ("failed", None)
+    assert (null.verdict, null.owes) == ("failed", "failed")
 
 
 def test_what_was_never_tried_keeps_what_was_last_heard() -> None:
@@ -89,7 +89,18 @@ def test_a_report_is_owed_where_it_was_asked_for(
 ) -> None:
     one = recipient({} if notify is None else {"NOTIFY": notify})
     assert verdicts().of(job(one), one, outcome).owes == owes
-    assert verdicts().of(job(one, sender=""), one, outcome).owes is None
+
+
+@pytest.mark.parametrize("notify", [None, "NEVER", "SUCCESS,DELAY"])
+def test_what_becomes_of_mail_from_the_null_sender_is_only_noted_where_it_gets_nowhere(
+    notify: str | None,
+) -> None:
+    one = recipient({} if notify is None else {"NOTIFY": notify})
+    null = job(one, sender="")
+    assert verdicts().of(null, one, FAILED).owes == "failed"
+    assert verdicts(6 * DAY).expired(null, one).owes == "failed"
+    assert verdicts().of(null, one, DELIVERED).owes is None
+    assert verdicts(5 * HOUR).of(null, one, DEFERRED).owes is None
 
 
 def test_a_host_that_knows_dsn_reports_itself() -> None:

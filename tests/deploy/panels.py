@@ -359,6 +359,15 @@ ONWARD = Row(
             stacked=True,
         ),
         Panel(
+            "TLS asked of next hosts",
+            "What their TLS was decided by, once for several messages; MTA-STS policies that were fetched.",
+            (
+                (rate("delivery_tls_policies_total", "source"), "{{source}}"),
+                (rate("delivery_mta_sts_fetches_total", "result"), "MTA-STS {{result}}"),
+            ),
+            unit="cps",
+        ),
+        Panel(
             "Reports",
             "Delivery status notifications made, by kind, or dropped.",
             ((rate("delivery_reports_total", "kind"), "{{kind}}"),),

@@ -34,6 +34,8 @@ MAY_BE_ABSENT = frozenset(
         "relaymail_delivery_duration_seconds_bucket",
         "relaymail_delivery_connections_total",
         "relaymail_delivery_reports_total",
+        "relaymail_delivery_tls_policies_total",
+        "relaymail_delivery_mta_sts_fetches_total",
     }
 )
 """What a host may have no numbers of; and there is no quantile of nothing."""

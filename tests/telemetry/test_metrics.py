@@ -133,6 +133,8 @@ def test_everything_else_has_a_number_too() -> None:
     metrics.delivery_took(1.5)
     metrics.delivery_connected(None)
     metrics.reported("failed")
+    metrics.tls_policy_found("dane")
+    metrics.mta_sts_fetched("fetched")
     metrics.check_finished("database", 2, 0.0085)
     metrics.reactor_lagged(0.003)
     found = points(metrics)
@@ -149,6 +151,8 @@ def test_everything_else_has_a_number_too() -> None:
         ("delivery.recipients", ("deferred",)): 3,
         ("delivery.connections", ("none",)): 1,
         ("delivery.reports", ("failed",)): 1,
+        ("delivery.tls_policies", ("dane",)): 1,
+        ("delivery.mta_sts_fetches", ("fetched",)): 1,
         ("health.check.status", ("database",)): 2,
         ("health.check.duration", ("database",)): 0.0085,
     }
