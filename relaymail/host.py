@@ -73,7 +73,10 @@ class Host(Service):
             self._listeners = Listeners(settings, tls is not None or development, self._reactor)
             self._listeners.bind()
         except CertificateError as error:
-            refuse(f"Smtp:CertificatePath: {error}", EX_CONFIG)
+            keys = "Smtp:CertificatePath"
+            if settings.smtp.certificate_key_path is not None:
+                keys += ", Smtp:CertificateKeyPath"
+            refuse(f"{keys}: {error}", EX_CONFIG)
         except ListenError as error:
             refuse(str(error), EX_UNAVAILABLE)
         self._parts = Parts(

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
 
 from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
 
 from relaymail.settings import Settings
-from relaymail.smtp.listener import ESMTPFactory, Sessions, adopt, bind, open_endpoint
+from relaymail.smtp.listener import ESMTPFactory, ListenError, Sessions, adopt, bind, open_endpoint
 from relaymail.smtp.policy import ListenerName
 from relaymail.smtp.reply import Reply
 from relaymail.smtp.surroundings import Surroundings
 
 log = Logger()
+
+_KEYS: Final[dict[ListenerName, tuple[str, str]]] = {
+    "submission": ("Smtp:Port", "Smtp:Endpoints:Submission"),
+    "submissions": ("Smtp:SecurePort", "Smtp:Endpoints:Smtps"),
+    "mx": ("Smtp:Mx:Port", "Smtp:Endpoints:Mx"),
+}
+"""Where the port, or the endpoint in its place, of each listener is set."""
 
 
 class Listeners:
@@ -53,7 +61,8 @@ class Listeners:
         """Take the ports, while the process may. Raises :exc:`~relaymail.smtp.listener.ListenError`."""
         for name, (port, endpoint) in self._wanted.items():
             if endpoint is None:
-                self._sockets[name] = bind(name, self._settings.bind_addresses, port)
+                with _named(f"{_KEYS[name][0]}, Smtp:BindAddresses"):
+                    self._sockets[name] = bind(name, self._settings.bind_addresses, port)
 
     async def open(
         self, surroundings: Callable[[ListenerName], Surroundings], ready: Callable[[], Reply | None]
@@ -63,7 +72,8 @@ class Listeners:
             around = surroundings(name)
             factory = ESMTPFactory(around, self.sessions, ready)
             if endpoint is not None:
-                self._ports[name] = [await open_endpoint(factory, around, endpoint, self._reactor)]
+                with _named(_KEYS[name][1]):
+                    self._ports[name] = [await open_endpoint(factory, around, endpoint, self._reactor)]
             else:
                 self._ports[name] = adopt(self._sockets.pop(name), factory, around, self._reactor)
 
@@ -88,3 +98,12 @@ class Listeners:
         for sockets in self._sockets.values():
             for listening in sockets:
                 listening.close()
+
+
+@contextmanager
+def _named(keys: str) -> Iterator[None]:
+    """Put in front of a listener's error where the operator mends it."""
+    try:
+        yield
+    except ListenError as error:
+        raise ListenError(f"{keys}: {error}") from error

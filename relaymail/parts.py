@@ -33,6 +33,7 @@ from relaymail.readiness import wait_for_database
 from relaymail.settings import Settings
 from relaymail.smtp import reply
 from relaymail.smtp.content import Content
+from relaymail.smtp.listener import why_not
 from relaymail.smtp.policy import ListenerName
 from relaymail.smtp.probe import ProbeRegistry
 from relaymail.smtp.reply import Reply
@@ -182,6 +183,9 @@ class Parts:
         if not self._settings.data.embedded_postgres:
             connection = self._settings.connection
             assert connection is not None
+            log.info(
+                "The database of ConnectionStrings:DefaultConnection: {where}", where=connection.redacted()
+            )
             return connection.parameters()
         postgres = EmbeddedPostgres(
             self._settings.data.directory,
@@ -303,7 +307,7 @@ class Parts:
         try:
             server.start()
         except CannotListenError as error:
-            why = f"HealthCheck:Url: cannot listen on {url}: {error.socketError}"
+            why = f"HealthCheck:Url: cannot listen on {url}: {why_not(error.socketError)}"
             raise StartError(why, EX_UNAVAILABLE) from error
         self._stops.append(("health port", server.stop))
         assembly.watch(metrics, self._database, lambda: self._tls)

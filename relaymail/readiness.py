@@ -49,7 +49,7 @@ async def _lacking(database: Database, standalone: bool) -> str | None:
     except DatabaseError as error:
         if database.refused is not None:
             raise StartError(database.refused, EX_CONFIG) from error
-        return str(error)
+        return str(error) if standalone else f"{error} (ConnectionStrings:DefaultConnection)"
     if status.public == "ready":
         return None
     columns = [column for column in status.missing_columns if column not in NEWER_COLUMNS]

@@ -28,6 +28,9 @@ from relaymail.store.schema.errors import SchemaError
 
 T = TypeVar("T")
 
+_PLACE = ("host", "port", "dbname", "user")
+"""What of a database's parameters tells an operator which one it is."""
+
 FAILED = 1
 UNAVAILABLE = 69
 """EX_UNAVAILABLE of sysexits.h."""
@@ -204,7 +207,11 @@ async def _parameters(settings: Settings, reactor: Any) -> AsyncIterator[Mapping
 @asynccontextmanager
 async def _database(parameters: Mapping[str, str], reactor: Any) -> AsyncIterator[Database]:
     """A connected database. One try tells more than a wait: a host tries on, a command reports why not."""
-    probe = await Dialer(parameters, reactor, CONNECT_TIMEOUT, STATEMENT_TIMEOUT).dial(lambda *_: None)
+    try:
+        probe = await Dialer(parameters, reactor, CONNECT_TIMEOUT, STATEMENT_TIMEOUT).dial(lambda *_: None)
+    except DatabaseError as error:
+        where = " ".join(f"{name}={parameters[name]}" for name in _PLACE if parameters.get(name))
+        raise Unavailable(f"The database is not available ({where}): {error}") from error
     probe.close()
     database = Database(
         parameters,

@@ -192,11 +192,12 @@ def _bind(name: str, address: str, port: int) -> socket.socket | None:
             listening.close()
         if family == socket.AF_INET6 and error.errno in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
             return None
-        raise ListenError(f"{name}: cannot listen on {address} port {port}: {_reason(error)}") from error
+        raise ListenError(f"{name}: cannot listen on {address} port {port}: {why_not(error)}") from error
     return listening
 
 
-def _reason(error: OSError) -> str:
+def why_not(error: OSError) -> str:
+    """Why a port could not be had, and what to do."""
     match error.errno:
         case errno.EADDRINUSE:
             return "another program has the port; stop it or choose another port"
@@ -205,5 +206,7 @@ def _reason(error: OSError) -> str:
                 "not allowed; a port under 1024 needs CAP_NET_BIND_SERVICE, a socket from systemd,"
                 " or another port"
             )
+        case errno.EADDRNOTAVAIL:
+            return "this machine has no such address; choose one that `ip address` shows"
         case _:
             return error.strerror or str(error)

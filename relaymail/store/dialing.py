@@ -83,7 +83,9 @@ class Dialer:
         :raises DatabaseError: no host could be reached, or the server does not want us; the reason of the
             last host tried.
         """
-        failure: DatabaseError = DatabaseUnavailable("no address to connect to")
+        failure: DatabaseError = DatabaseUnavailable(
+            f"no address is found for the name {self._parameters.get('host')}"
+        )
         for target in await self._targets():
             try:
                 connection = await self._open(target, on_lost, on_notify)

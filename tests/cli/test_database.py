@@ -74,9 +74,10 @@ def test_no_database_at_all_names_the_three_ways_on(tmp_path: Path) -> None:
 
 
 def test_a_database_that_is_away_is_told_apart(tmp_path: Path) -> None:
-    environment = settings({"host": "127.0.0.1", "port": str(free_port()), "dbname": "d", "user": "u"})
+    port = free_port()
+    environment = settings({"host": "127.0.0.1", "port": str(port), "dbname": "d", "user": "u"})
     message = Command(environment, tmp_path).error("user", "list", code=69)
-    assert "database is not available" in message
+    assert f"database is not available (host=127.0.0.1 port={port} dbname=d user=u): " in message
     assert "onnect" in message
 
 
