@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -62,8 +62,6 @@ class Ledger:
         if not results:
             self.forget(job)
             return
-        for verdict in {result.verdict for result in results}:
-            self._observer.delivered(verdict, sum(result.verdict == verdict for result in results))
         self._results.append((job, results))
         if self._timer is None:
             self._timer = self._clock.callLater(GATHER, self.flush)
@@ -75,26 +73,15 @@ class Ledger:
         self._timer = None
         gathered, self._results = self._results, []
         if gathered:
-            writing = Deferred.fromCoroutine(self._write(gathered))
+            writing = Deferred.fromCoroutine(self.write(gathered))
             self._writing.add(writing)
             writing.addBoth(lambda _: self._writing.discard(writing))
 
-    async def give_back(self, jobs: Iterable[Job]) -> None:
-        """Give back what was not tried. Where the database does not answer, the leases end by themselves."""
-        unused = list(jobs)
-        if unused:
-            await self.told(self._queue.give_back(unused))
-        for job in unused:
-            self.forget(job)
-
-    async def told(self, statement: Awaitable[Any]) -> None:
-        """Tell the queue what it also finds out by itself, later."""
-        try:
-            await statement
-        except DatabaseError as error:
-            log.debug("The queue could not be told: {why}", why=str(error))
-
-    async def _write(self, gathered: list[tuple[Job, list[Settlement]]]) -> None:
+    async def write(self, gathered: Sequence[tuple[Job, list[Settlement]]]) -> None:
+        """Write results now. Raises nothing: what cannot be written is logged."""
+        for _, results in gathered:
+            for verdict in {result.verdict for result in results}:
+                self._observer.delivered(verdict, sum(result.verdict == verdict for result in results))
         everything = [result for _, results in gathered for result in results]
         try:
             ours = await self._queue.settle(everything)
@@ -112,6 +99,21 @@ class Ledger:
         for job, results in gathered:
             _log(job, results, ours)
         self._settled(any(result.owes for result in everything))
+
+    async def give_back(self, jobs: Iterable[Job]) -> None:
+        """Give back what was not tried. Where the database does not answer, the leases end by themselves."""
+        unused = list(jobs)
+        if unused:
+            await self.told(self._queue.give_back(unused))
+        for job in unused:
+            self.forget(job)
+
+    async def told(self, statement: Awaitable[Any]) -> None:
+        """Tell the queue what it also finds out by itself, later."""
+        try:
+            await statement
+        except DatabaseError as error:
+            log.debug("The queue could not be told: {why}", why=str(error))
 
 
 def _log(job: Job, results: list[Settlement], ours: set[int]) -> None:

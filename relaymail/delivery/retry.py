@@ -63,6 +63,15 @@ class Schedule:
         """Seconds after which a failed try was the last."""
         return min(self.life, self.null_sender_life) if null_sender else self.life
 
+    def longest_untried(self, *, null_sender: bool) -> float:
+        """Seconds after which a recipient is given up that nobody tries, since its destination is left alone.
+
+        A schedule that ends with its tries would never end then; it gets twice what they take, and at least
+        a day.
+        """
+        life = self.longest(null_sender=null_sender)
+        return life if life < float("inf") else max(DAY, 2 * sum(self.delays))
+
 
 def schedule(
     delays: Sequence[float] | None = None, retries: int | None = None, base_delay: float | None = None

@@ -284,14 +284,13 @@ class Runner:
 
     async def _expire(self) -> None:
         """Give up what was not tried because its destination is blocked, and is too old by now."""
-        life = min(self._schedule.longest(null_sender=False), LONGEST_LIFE)
-        short_life = self._schedule.longest(null_sender=True)
+        life = min(self._schedule.longest_untried(null_sender=False), LONGEST_LIFE)
+        short_life = self._schedule.longest_untried(null_sender=True)
         while not self._stopping:
             jobs = await self._queue.claim_expired(BATCH, life=life, null_sender_life=short_life)
-            for job in jobs:
-                await self._queue.settle([self._verdicts.expired(job, one) for one in job.recipients])
-            if jobs:
-                self._owed = True
+            await self._ledger.write(
+                [(job, [self._verdicts.expired(job, one) for one in job.recipients]) for job in jobs]
+            )
             if sum(len(job.recipients) for job in jobs) < BATCH:
                 return
 

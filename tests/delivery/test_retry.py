@@ -69,3 +69,15 @@ def test_without_retries_the_first_try_is_the_last() -> None:
 def test_no_number_of_retries_overflows() -> None:
     own = schedule(retries=1000, base_delay=1.0)
     assert max(own.delays) == LONGEST_DELAY
+
+
+def test_what_nobody_tries_is_given_up_too() -> None:
+    """Behind a host that is away one message is tried at a time: the others' tries would take for ever."""
+    assert Schedule().longest_untried(null_sender=False) == 5 * DAY
+    assert Schedule().longest_untried(null_sender=True) == DAY
+    assert schedule(retries=3).longest_untried(null_sender=False) == DAY
+    own = schedule(delays=[DAY, DAY])
+    assert own.longest_untried(null_sender=False) == 4 * DAY
+    assert own.longest_untried(null_sender=True) == DAY
+    # Whoever is tried has all of the tries
+    assert times(own)[-1] < own.longest_untried(null_sender=False)

@@ -27,7 +27,7 @@ from tests.end_to_end.outbound import Internet, internet
 from tests.store.queued import one, put
 from tests.support.polling import LIMIT
 from tests.support.postgres import PostgresServer
-from tests.support.waiting import pause, until
+from tests.support.waiting import pause, until, until_answered
 
 
 def settings(**environ: str) -> Settings:
@@ -73,7 +73,11 @@ class Worker:
             "SELECT recipient, state, last_status, lease_token IS NOT NULL FROM relaymail.queue ORDER BY id",
         )
 
-    async def until(self, state: str, limit: float = 20.0) -> None:
+    async def was_tried(self) -> bool:
+        """Whether something is known of the first row."""
+        return (await self.rows())[0][2] is not None
+
+    async def until(self, state: str, limit: float = LIMIT) -> None:
         """Wait until all rows are in a state and nobody's."""
         end = reactor.seconds() + limit
         while any((row[1], row[3]) != (state, False) for row in await self.rows()):
@@ -130,10 +134,7 @@ async def test_a_message_that_is_not_as_it_was_received_is_kept_and_not_sent(
     await put(database, tmp_path, "a@one.test")
     await database.execute("test.damage", "UPDATE relaymail.message_part SET content = 'damaged'")
     async with Worker(database, net) as worker:
-        end = reactor.seconds() + 10
-        while (await worker.rows())[0][2] is None:
-            assert reactor.seconds() < end
-            await pause(reactor, 0.02)
+        await until_answered(reactor, worker.was_tried)
         assert (await worker.rows())[0][1:3] == ("queued", "4.3.0")
     assert sink.commands["MAIL"] == 0
 
@@ -163,9 +164,16 @@ async def test_a_fault_of_ours_is_no_failure_of_mail(
     assert outcomes == [("deferred", "4.3.0"), ("delivered", "2.0.0")]
 
 
+@pytest.mark.parametrize("own", [False, True])
 async def test_what_grew_too_old_behind_a_block_fails_untried(
-    database: Database, net: Internet, tmp_path: Path
+    database: Database, net: Internet, tmp_path: Path, own: bool
 ) -> None:
+    heard: list[str] = []
+
+    class Listening(Metrics):
+        def delivered(self, result: str, recipients: int = 1) -> None:
+            heard.append(result)
+
     sink = net.sink("one.test")
     await put(database, tmp_path, "a@one.test")
     await database.execute("test.age", "UPDATE relaymail.queue SET queued_at = now() - interval '6 days'")
@@ -174,9 +182,10 @@ async def test_what_grew_too_old_behind_a_block_fails_untried(
         "INSERT INTO relaymail.blocked (destination, failures, blocked_until, reason)"
         " VALUES ('one.test', 9, now() + interval '1 hour', 'the host did not answer')",
     )
-    usual = {key: value for key, value in net.settings.items() if "RetryDelays" not in key}
-    async with Worker(database, net, chosen=settings(**usual)) as worker:
+    usual = {key: value for key, value in net.settings.items() if own or "RetryDelays" not in key}
+    async with Worker(database, net, Listening(), settings(**usual)) as worker:
         await worker.until("failed")
+        await until(reactor, lambda: heard == ["failed"])
     assert (await worker.rows())[0][2] == "5.4.7"
     assert sink.connections == 0
 
@@ -186,7 +195,9 @@ async def test_stopping_gives_back_what_is_not_behind_its_dot(
 ) -> None:
     # A host that never replies to MAIL, and one whose reply to the dot is late
     silence = threading.Event()
-    mute = net.sink("mute.test", answer=lambda line: "" if line[:4] == "MAIL" and silence.wait(20) else None)
+    mute = net.sink(
+        "mute.test", answer=lambda line: "" if line[:4] == "MAIL" and silence.wait(LIMIT) else None
+    )
     held = net.sink("slow.test")
     held.dot.clear()
     for n in range(5):
@@ -209,7 +220,9 @@ async def test_a_stop_at_once_gives_back_what_was_cut_short(
 ) -> None:
     """What is being given back when the stop comes to its end is given back all the same."""
     silence = threading.Event()
-    mute = net.sink("mute.test", answer=lambda line: "" if line[:4] == "MAIL" and silence.wait(20) else None)
+    mute = net.sink(
+        "mute.test", answer=lambda line: "" if line[:4] == "MAIL" and silence.wait(LIMIT) else None
+    )
     await put(database, tmp_path, "a@mute.test")
     usual = Queue.give_back
 
@@ -314,10 +327,9 @@ async def test_metrics_hear_of_results(database: Database, net: Internet, tmp_pa
 
 
 async def until_nothing_is_owed(database: Database) -> None:
-    end = reactor.seconds() + LIMIT
-    while await one(database, "SELECT count(*) FROM relaymail.queue WHERE owed_dsn IS NOT NULL"):
-        assert reactor.seconds() < end
-        await pause(reactor, 0.02)
+    await until_answered(
+        reactor, lambda: one(database, "SELECT count(*) = 0 FROM relaymail.queue WHERE owed_dsn IS NOT NULL")
+    )
 
 
 async def test_a_report_that_gets_nowhere_is_counted_and_written_down(
