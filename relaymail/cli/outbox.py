@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from relaymail.cli.context import CommandFailed, Invocation, pass_invocation
-from relaymail.cli.output import json_option, print_json, print_table
+from relaymail.cli.output import clean, json_option, print_json, print_table
 from relaymail.store import outbox as store
 from relaymail.store.database import Database
 
@@ -36,10 +36,11 @@ def outbox() -> None:
 def list_(invocation: Invocation, state: store.State | None, limit: int, as_json: bool) -> None:
     """List notifications: pending ones by due time, dead ones oldest first, else newest first."""
 
-    async def work(database: Database) -> tuple[list[store.OutboxEntry], store.OutboxCounts]:
-        return await store.list_rows(database, state, limit), await store.counts(database)
+    async def work(database: Database) -> tuple[list[store.OutboxEntry], store.OutboxCounts, str | None]:
+        entries = await store.list_rows(database, state, limit)
+        return entries, await store.counts(database), await store.last_error(database)
 
-    entries, counts = invocation.with_database(work)
+    entries, counts, last_error = invocation.with_database(work)
     if as_json:
         print_json(entries)
         return
@@ -50,6 +51,8 @@ def list_(invocation: Invocation, state: store.State | None, limit: int, as_json
     headings = ("ID", "STATE", "ATTEMPTS", "CREATED", "DUE", "FINISHED", "MESSAGE", "LAST ERROR")
     print_table(headings, rows, empty="There are no notifications.")
     click.echo(f"{counts.pending} pending ({counts.due} due), {counts.dead} dead", err=True)
+    if last_error is not None:
+        click.echo(f"Last error of those that wait: {clean(last_error)}", err=True)
 
 
 @outbox.command("retry")

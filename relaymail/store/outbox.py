@@ -219,6 +219,13 @@ async def release(database: Database, rows: Sequence[OutboxRow]) -> int:
     return await database.execute("outbox.release", _RELEASE, _keys(rows))
 
 
+# While the API is away one notification at a time is tried: thousands may wait that have no error of their own
+_LAST_ERROR = """
+SELECT last_error FROM relaymail.outbox
+ WHERE state = 'pending' AND last_error IS NOT NULL ORDER BY due_at DESC LIMIT 1
+"""
+
+
 async def list_rows(database: Database, state: State | None = None, limit: int = 100) -> list[OutboxEntry]:
     """Rows in a state: ``pending`` by due time, ``dead`` oldest first; ``sent`` and all newest first."""
     found = await database.query("outbox.list", _LIST[state], (limit,))
@@ -238,6 +245,12 @@ async def retry_all(database: Database, state: Literal["pending", "dead"] = "dea
         total += count
         if count < RETRY_BATCH:
             return total
+
+
+async def last_error(database: Database) -> str | None:
+    """Why one of those that wait was not sent, of the try that was last put off; ``None``: none was tried."""
+    found = await database.query("outbox.last_error", _LAST_ERROR)
+    return found[0][0] if found else None
 
 
 async def counts(database: Database) -> OutboxCounts:

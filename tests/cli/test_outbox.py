@@ -40,6 +40,13 @@ def test_notifications_are_listed(relaymail: Command, rows: list[int]) -> None:
     assert b"1 pending (0 due), 1 dead" in done.stderr
 
 
+def test_why_they_wait_is_told_though_those_listed_have_not_been_tried(
+    relaymail: Command, rows: list[int]
+) -> None:
+    done = relaymail("outbox", "list", "--limit", "1", "--state", "dead")
+    assert b"Last error of those that wait: it's\\x1b" in done.stderr
+
+
 def test_notifications_are_retried(relaymail: Command, rows: list[int]) -> None:
     assert relaymail.json("outbox", "retry", str(rows[2])) == {"retried": 1}
     assert [row["id"] for row in relaymail.json("outbox", "list", "--state", "dead")] == []
