@@ -28,5 +28,11 @@ def zones(dns_server: DNSServer) -> Zones:
 
 @pytest.fixture
 def resolver(dns_server: DNSServer) -> Resolver:
-    """Asks ``dns_server``, for at most half a second where that is silent."""
-    return Resolver([dns_server.address], reactor=reactor, timeout=0.5)
+    """Asks ``dns_server``."""
+    return Resolver([dns_server.address], reactor=reactor, timeout=30)
+
+
+@pytest.fixture
+def impatient(dns_server: DNSServer) -> Resolver:
+    """Does not ask it for longer than two seconds: for tests in which it is silent."""
+    return Resolver([dns_server.address], reactor=reactor, timeout=2)

@@ -20,7 +20,7 @@ def threaded(request: pytest.FixtureRequest) -> Iterator[ThreadedDNSServer]:
 
 
 async def test_it_answers_from_its_thread_over_both_transports(threaded: ThreadedDNSServer) -> None:
-    resolver = Resolver([threaded.address], reactor=reactor, timeout=2)
+    resolver = Resolver([threaded.address], reactor=reactor, timeout=30)
     threaded.zones.mx("example.test", "10 a.test", signed=True)
     assert await resolver.mx("example.test") == [MX(10, "a.test")]
     threaded.zones.set("example.test", "MX", "20 b.test.", truncated=True, delay=0.05)

@@ -38,14 +38,14 @@ def server(zones: Zones) -> Iterator[PolicyServer]:
 
 
 @pytest.fixture
-def mta_sts(resolver: Resolver, database: Database, server: PolicyServer) -> Iterator[Callable[..., MTASTS]]:
+def mta_sts(impatient: Resolver, database: Database, server: PolicyServer) -> Iterator[Callable[..., MTASTS]]:
     """Makes hosts on one database that remember nothing, unless told to."""
     made: list[MTASTS] = []
 
     def make(**options: Any) -> MTASTS:
-        fetcher = PolicyFetcher(resolver, reactor=reactor, trust=trust(ROOT), port=server.port, limit=5)
+        fetcher = PolicyFetcher(impatient, reactor=reactor, trust=trust(ROOT), port=server.port, limit=60)
         options = {"clock": Clock(), "remembered": 0, **options}
-        made.append(MTASTS(resolver, database, fetcher.fetch, **options))
+        made.append(MTASTS(impatient, database, fetcher.fetch, **options))
         return made[-1]
 
     yield make

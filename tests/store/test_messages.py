@@ -17,6 +17,7 @@ from relaymail.store.messages import MessageStore
 from tests.conftest import reactor, run_on_reactor
 from tests.store.records import again, record
 from tests.support.proxy import CuttingProxy
+from tests.support.waiting import until
 
 PLAIN = b"From: s@example.org\r\nTo: u@example.test\r\nSubject: hello\r\nMessage-ID: <one@x>\r\n\r\ntext\r\n"
 
@@ -285,7 +286,8 @@ async def test_a_message_in_doubt_is_remembered_and_its_resend_is_not_a_second_o
     message = await record(PLAIN, tmp_path)
     proxy.silent_after = b"COMMIT"
     accepting = Deferred.fromCoroutine(store.accept(message))
-    accepting.addTimeout(0.5, reactor)
+    await until(reactor, lambda: any(front.silent for front in proxy.fronts))
+    accepting.addTimeout(0, reactor)
     with pytest.raises(TimeoutError):
         await accepting
     assert await store.accept(again(message)) == message.id

@@ -292,7 +292,7 @@ async def test_an_upgrade_may_wait_longer_than_a_statement(
     empty_database_parameters: dict[str, str],
 ) -> None:
     first, second = (
-        Database(empty_database_parameters, reactor=reactor, statement_timeout=0.3) for _ in range(2)
+        Database(empty_database_parameters, reactor=reactor, statement_timeout=2.0) for _ in range(2)
     )
     first.start()
     second.start()
@@ -301,11 +301,11 @@ async def test_an_upgrade_may_wait_longer_than_a_statement(
         async def occupy(transaction: Transaction) -> None:
             await transaction.query("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
             waiting.append(Deferred.fromCoroutine(upgrade(second, standalone=False)))
-            await transaction.query("SELECT set_config('statement_timeout', '5s', true)")
-            await transaction.query("SELECT pg_sleep(0.6)")
+            await transaction.query("SELECT set_config('statement_timeout', '60s', true)")
+            await transaction.query("SELECT pg_sleep(3)")
 
         waiting: list[Deferred[list[str]]] = []
-        await first.transaction("test.occupy", occupy, timeout=5.0)
+        await first.transaction("test.occupy", occupy, timeout=60.0)
         assert await waiting[0] == STEPS
     finally:
         await first.stop()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -26,3 +26,13 @@ async def until(reactor: Any, condition: Callable[[], object], limit: float = LI
     while not condition():
         assert reactor.seconds() < end, f"it did not come true within {limit:g} s"
         await pause(reactor, 0.01)
+
+
+async def until_answered(
+    reactor: Any, question: Callable[[], Awaitable[object]], limit: float = LIMIT
+) -> None:
+    """The same for what has to be asked for, as of a database: return as soon as the answer is yes."""
+    end = reactor.seconds() + limit
+    while not await question():
+        assert reactor.seconds() < end, f"it did not come true within {limit:g} s"
+        await pause(reactor, 0.02)
