@@ -219,7 +219,7 @@ async def release(database: Database, rows: Sequence[OutboxRow]) -> int:
     return await database.execute("outbox.release", _RELEASE, _keys(rows))
 
 
-# While the API is away one notification at a time is tried: thousands may wait that have no error of their own
+# While the API is away one notification at a time is tried: thousands may wait without an error of their own
 _LAST_ERROR = """
 SELECT last_error FROM relaymail.outbox
  WHERE state = 'pending' AND last_error IS NOT NULL ORDER BY due_at DESC LIMIT 1
