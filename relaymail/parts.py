@@ -144,9 +144,10 @@ class Parts:
             if not os.access(spool, os.W_OK | os.X_OK):
                 raise PermissionError(0, "not writable")
         except OSError as error:
+            blocked = isinstance(error, FileExistsError | NotADirectoryError)
+            why = "a file is in its place" if blocked else error.strerror
             raise StartError(
-                f"Data:Directory: cannot use {spool}: {error.strerror}; give it to this user or name"
-                " another folder",
+                f"Data:Directory: cannot use {spool}: {why}; name a folder that this user can write to",
                 EX_CONFIG,
             ) from error
         return spool

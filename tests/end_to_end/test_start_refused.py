@@ -76,3 +76,11 @@ def test_a_key_file_that_is_not_there(tmp_path: Path) -> None:
     code, said = refused(tmp_path, environ)
     assert code == 78
     assert said.startswith("relaymail: Smtp:CertificatePath, Smtp:CertificateKeyPath: ")
+
+
+def test_a_data_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("")
+    code, said = refused(tmp_path, {})
+    assert code == 78
+    assert "Data:Directory: cannot use " in said
+    assert "a file is in its place" in said
