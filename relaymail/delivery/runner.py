@@ -20,6 +20,7 @@ from relaymail.delivery.retry import Schedule
 from relaymail.delivery.verdicts import Verdicts
 from relaymail.store.database import Database, DatabaseError
 from relaymail.store.queue import CHANNEL, LEASE, Queue
+from relaymail.store.queue_rows import RECIPIENTS
 from relaymail.store.queue_warnings import warn_of_delays
 from relaymail.store.waker import Waker
 
@@ -28,7 +29,7 @@ log = Logger()
 BATCH: Final = 100
 """Rows of one claim."""
 SHARE: Final = 5
-"""Rows of one destination in a claim."""
+"""Rows of one destination in a claim; more of them only of the same messages."""
 PACE: Final = 0.02
 """Seconds between two claims: under load each then finds many rows."""
 HEARTBEAT: Final = LEASE / 4
@@ -217,7 +218,7 @@ class Runner:
             self._owed = True
         busy = self._couriers.well_supplied()
         limit = min(BATCH, max(2 * self._concurrency - self._couriers.waiting, 1))
-        jobs = await self._queue.claim(limit, share=SHARE, busy=busy)
+        jobs = await self._queue.claim(limit, share=SHARE, busy=busy, along=RECIPIENTS)
         now = self._reactor.seconds()
         self._not_before = now + PACE
         rows: dict[str, int] = {}

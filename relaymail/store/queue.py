@@ -59,7 +59,7 @@ _OF_THE_RESULT: Final = ("22", "23", "54")
 _CLAIM: Final = (
     # Not a SELECT to begin with: a claim whose answer was lost is not sent twice
     "WITH claimed AS (SELECT * FROM relaymail.queue_claim(%s, %s, make_interval(secs => %s), %s, %s,"
-    " %s::text[], %s::text[])) SELECT * FROM claimed"
+    " %s::text[], %s::text[], %s)) SELECT * FROM claimed"
 )
 _CLAIM_EXPIRED: Final = (
     "WITH claimed AS (SELECT * FROM relaymail.queue_claim_expired(%s, %s, make_interval(secs => %s), %s,"
@@ -127,6 +127,7 @@ class Queue:
         lease: float = LEASE,
         busy: Collection[str] = (),
         only: Collection[str] | None = None,
+        along: int = 0,
     ) -> list[Job]:
         """Claim up to ``limit`` rows that are due, from the destinations whose turn it is.
 
@@ -137,10 +138,12 @@ class Queue:
         :param lease: seconds.
         :param busy: destinations to pass over, because they have all the connections they may have.
         :param only: look at no others, such as for the next message of an open connection.
+        :param along: recipients of a transaction: those of a claimed message who are due at the same
+            destination come along up to this number, beyond ``limit`` and ``share``; 0: none do.
         """
         token = uuid4()
         chosen = None if only is None else list(only)
-        parameters = (token, self._owner, lease, limit, share, list(busy), chosen)
+        parameters = (token, self._owner, lease, limit, share, list(busy), chosen, along)
         return jobs(await self._database.query("queue.claim", _CLAIM, parameters), token)
 
     async def claim_expired(

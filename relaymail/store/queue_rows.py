@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import groupby
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -91,11 +90,13 @@ class Settlement:
 
 
 def jobs(rows: Sequence[tuple[Any, ...]], token: UUID) -> list[Job]:
-    """Jobs of rows of ``relaymail.claimed``, in their order, each with as many recipients as one transaction
-    may have."""
+    """Jobs of rows of ``relaymail.claimed``, in the order of their first rows, each with as many recipients
+    as one transaction may have."""
+    transactions: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
+    for row in rows:
+        transactions.setdefault((row[1], row[5], row[6], row[11]), []).append(row)
     made: list[Job] = []
-    for _, group in groupby(rows, key=lambda row: (row[1], row[5], row[6], row[11])):
-        same = list(group)
+    for same in transactions.values():
         largest = same[0][12] or RECIPIENTS
         made += [_job(same[at : at + largest], token) for at in range(0, len(same), largest)]
     return made

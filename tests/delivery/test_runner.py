@@ -104,6 +104,19 @@ async def test_what_is_queued_is_delivered(database: Database, net: Internet, tm
     assert [taken.recipients for taken in sinks[1].taken] == [["<c@two.test>"], ["<d@two.test>"]]
 
 
+async def test_a_message_for_many_goes_in_few_transactions(
+    database: Database, net: Internet, tmp_path: Path
+) -> None:
+    sink, other = net.sink("one.test"), net.sink("two.test")
+    many = [f"u{n}@one.test" for n in range(120)]
+    await put(database, tmp_path, "a@two.test", *many, "b@two.test")
+    async with Worker(database, net) as worker:
+        await worker.until("delivered")
+    assert sorted(len(taken.recipients) for taken in sink.taken) == [20, 50, 50]
+    assert sorted(one for taken in sink.taken for one in taken.recipients) == sorted(f"<{to}>" for to in many)
+    assert [taken.recipients for taken in other.taken] == [["<a@two.test>", "<b@two.test>"]]
+
+
 async def test_what_is_cancelled_before_its_dot_is_not_sent(
     database: Database,
     database_parameters: dict[str, str],

@@ -18,6 +18,7 @@ from relaymail.store.queue import Job
 from relaymail.store.rows import Rows
 from tests.store.queued import (
     addresses,
+    all_ids,
     deferred,
     delivered,
     expire,
@@ -251,6 +252,48 @@ async def test_a_transaction_has_no_more_recipients_than_its_destination_wants(d
         ("y.example", 20),
         ("y.example", 50),
     ]
+
+
+async def test_who_gets_the_same_message_comes_along(database: Database) -> None:
+    for count in (120, 30):
+        await fill(database, "x.example", count)
+    await fill(database, "y.example", 8)
+    await database.execute(
+        "test.override",
+        "INSERT INTO relaymail.destination (destination, max_recipients) VALUES ('y.example', 6)",
+    )
+    queue = queue_of(database)
+    sizes: list[tuple[str, int]] = []
+    while jobs := await queue.claim(10, share=2, along=50):
+        sizes += [(job.destination, len(job.recipients)) for job in jobs]
+    assert sorted(sizes) == [
+        ("x.example", 20),
+        ("x.example", 30),
+        ("x.example", 50),
+        ("x.example", 50),
+        ("y.example", 2),
+        ("y.example", 6),
+    ]
+
+
+async def test_only_who_may_be_sent_to_comes_along(database: Database) -> None:
+    await fill(database, "x.example", 6)
+    held, later, cancelled, *_ = await all_ids(database)
+    await database.query("test.hold", "SELECT relaymail.queue_hold(ARRAY[%s]::bigint[])", (held,))
+    await database.query("test.cancel", "SELECT relaymail.queue_cancel(ARRAY[%s]::bigint[])", (cancelled,))
+    await database.execute(
+        "test.later", "UPDATE relaymail.queue SET due_at = now() + interval '1 hour' WHERE id = %s", (later,)
+    )
+    queue = queue_of(database)
+    (job,) = await queue.claim(10, share=1, along=50)
+    assert len(job.recipients) == 3
+    assert not {held, later, cancelled}.intersection(ids(job))
+    assert await queue.claim(10, share=1, along=50) == []
+    # A host that may be away is asked with one
+    await queue.give_back([job])
+    await queue.block("x.example", "away", first=0.0, longest=0.0)
+    (probe,) = await queue.claim(10, share=5, along=50)
+    assert (probe.probe, len(probe.recipients)) == (True, 1)
 
 
 # --- Whose turn it is

@@ -254,13 +254,16 @@ END
 $$;
 
 -- Claims up to p_limit due rows, p_share of a lane at most, from the lanes whose turn it is: high priority first,
--- then the one that has waited longest. p_busy: destinations to pass over; p_only: the only ones to look at.
+-- then the one that has waited longest. p_busy: destinations to pass over; p_only: the only ones to look at. p_along:
+-- so many recipients may be in a transaction, where relaymail.destination does not say otherwise; those of a claimed
+-- message who are due at the same destination come along, beyond the limit: they cost a line of a transaction that is
+-- made anyhow.
 --
 -- Each statement has a snapshot of its own, and that matters: rows are looked for only after their lane is locked,
 -- so that what an arrival announced that another claim has put into the lane is seen.
 CREATE FUNCTION relaymail.queue_claim(
     p_token uuid, p_owner text, p_lease interval, p_limit integer, p_share integer, p_busy text[],
-    p_only text[] DEFAULT NULL
+    p_only text[] DEFAULT NULL, p_along integer DEFAULT 0
 ) RETURNS SETOF relaymail.claimed LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off
 SET enable_hashjoin = off SET enable_mergejoin = off AS $$
@@ -307,6 +310,23 @@ BEGIN
         EXIT WHEN taken >= p_limit OR cardinality(destinations) < lanes_wanted OR lanes_seen >= 4 * p_limit;
         lanes_wanted := least(p_limit, ceil((p_limit - taken) * lanes_seen / greatest(1.0, taken)));
     END LOOP;
+    IF p_along > 0 THEN
+        SELECT all_ids || coalesce(array_agg(c.id), '{}'),
+               all_probes || coalesce(array_agg(false), '{}')
+          INTO all_ids, all_probes
+          FROM (SELECT q.message_id, q.destination, q.priority,
+                       coalesce(max(d.max_recipients), p_along) - count(*) AS room
+                  FROM unnest(all_ids, all_probes) AS a (id, probe)
+                  JOIN relaymail.queue AS q ON q.id = a.id
+                  LEFT JOIN relaymail.destination AS d ON d.destination = q.destination
+                 WHERE NOT a.probe
+                 GROUP BY q.message_id, q.destination, q.priority) AS m
+         CROSS JOIN LATERAL (
+               SELECT q.id FROM relaymail.queue AS q
+                WHERE q.message_id = m.message_id AND q.destination = m.destination AND q.priority = m.priority
+                  AND q.state = 'queued' AND q.due_at <= now() AND q.id <> ALL (all_ids)
+                ORDER BY q.n LIMIT greatest(m.room, 0) FOR UPDATE SKIP LOCKED) AS c;
+    END IF;
     RETURN QUERY SELECT * FROM relaymail.queue_lease(all_ids, all_probes, p_token, p_owner, p_lease);
 END
 $$;
