@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -28,6 +29,7 @@ from relaymail.store.embedded import (
     running_parameters,
 )
 from relaymail.store.embedded import binaries as programs
+from relaymail.store.embedded import server as server_module
 from relaymail.store.embedded.cluster import SETTINGS
 from relaymail.store.embedded.folder import Folder, FolderLock, make_sockets
 from relaymail.store.embedded.identity import Identity, choose_identity, command
@@ -283,6 +285,63 @@ async def test_a_killed_server_comes_back(folder: Path, servers: list[EmbeddedPo
         assert await database.query("test.again", "SELECT 1") == [(1,)]
     finally:
         await database.stop()
+
+
+async def test_a_killed_server_comes_back_where_the_first_try_finds_no_memory(
+    folder: Path, servers: list[EmbeddedPostgres], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = EmbeddedPostgres(folder, reactor=reactor)
+    servers.append(server)
+    await server.start()
+    first = server.pid
+    assert first is not None
+    spawn = server_module.spawn
+    failures = iter((OSError(errno.ENOMEM, "Cannot allocate memory"),))
+
+    def short_of_memory(*arguments: Any) -> Any:
+        for failure in failures:
+            raise failure
+        return spawn(*arguments)
+
+    monkeypatch.setattr(server_module, "spawn", short_of_memory)
+    os.kill(first, signal.SIGKILL)
+    await until(reactor, lambda: server.pid not in (None, first))
+
+
+async def test_a_server_that_recovers_for_long_is_waited_for_and_not_started_twice(
+    folder: Path, servers: list[EmbeddedPostgres], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = EmbeddedPostgres(folder, reactor=reactor)
+    servers.append(server)
+    await server.start()
+    first = server.pid
+    assert first is not None
+    started: list[Any] = []
+    spawn = server_module.spawn
+    impatience = iter((EmbeddedPostgresError("PostgreSQL did not start within 300 s"),))
+
+    def counted(*arguments: Any) -> Any:
+        started.append(spawn(*arguments))
+        return started[-1]
+
+    ready = EmbeddedPostgres._ready
+
+    async def slow(self: EmbeddedPostgres, *arguments: Any) -> bool:
+        for error in impatience:
+            raise error
+        return await ready(self, *arguments)
+
+    monkeypatch.setattr(server_module, "spawn", counted)
+    monkeypatch.setattr(EmbeddedPostgres, "_ready", slow)
+    os.kill(first, signal.SIGKILL)
+    await until(reactor, lambda: running_parameters(folder) is not None and server.pid not in (None, first))
+    database = Database(server.parameters, reactor=reactor)
+    database.start()
+    try:
+        assert await database.query("test.again", "SELECT 1") == [(1,)]
+    finally:
+        await database.stop()
+    assert [child.pid for child in started] == [server.pid]
 
 
 async def test_a_first_start_that_was_killed_is_begun_anew(

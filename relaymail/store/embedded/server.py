@@ -264,14 +264,24 @@ class EmbeddedPostgres:
         wait = FIRST_WAIT
         while not self._stopping:
             try:
-                await self._launch(binaries, folder, identity)
+                if self.pid is None:
+                    await self._launch(binaries, folder, identity)
+                elif self._server is not None and await self._ready(folder, self._server):
+                    # The one that was launched before took longer than expected
+                    self._remember(folder.sockets(identity), PORT)
+            except CancelledError:
+                raise
             except EmbeddedPostgresError as error:
                 log.error("{reason}", reason=str(error))
-                await self._sleep(wait)
-                wait = min(LONGEST_WAIT, wait * 2)
+            except Exception:
+                # Such as no memory for another process, which may be what ended the last one
+                log.failure("PostgreSQL could not be started, trying again")
             else:
-                log.info("PostgreSQL runs again")
-                return
+                if self.pid is not None:
+                    log.info("PostgreSQL runs again")
+                    return
+            await self._sleep(wait)
+            wait = min(LONGEST_WAIT, wait * 2)
 
     async def _until(self, condition: Callable[[], bool], seconds: float) -> bool:
         """Look again and again; whether ``condition`` came true within ``seconds``."""
