@@ -29,11 +29,10 @@ from relaymail.store.embedded import (
     running_parameters,
 )
 from relaymail.store.embedded import binaries as programs
-from relaymail.store.embedded import server as server_module
 from relaymail.store.embedded.cluster import SETTINGS
 from relaymail.store.embedded.folder import Folder, FolderLock, make_sockets
 from relaymail.store.embedded.identity import Identity, choose_identity, command
-from relaymail.store.embedded.postmaster import find_running, is_alive
+from relaymail.store.embedded.postmaster import find_running, is_alive, spawn
 from tests.conftest import reactor, run_on_reactor
 from tests.support.postgres import end_leftover
 from tests.support.waiting import until
@@ -295,7 +294,6 @@ async def test_a_killed_server_comes_back_where_the_first_try_finds_no_memory(
     await server.start()
     first = server.pid
     assert first is not None
-    spawn = server_module.spawn
     failures = iter((OSError(errno.ENOMEM, "Cannot allocate memory"),))
 
     def short_of_memory(*arguments: Any) -> Any:
@@ -303,7 +301,7 @@ async def test_a_killed_server_comes_back_where_the_first_try_finds_no_memory(
             raise failure
         return spawn(*arguments)
 
-    monkeypatch.setattr(server_module, "spawn", short_of_memory)
+    monkeypatch.setattr("relaymail.store.embedded.server.spawn", short_of_memory)
     os.kill(first, signal.SIGKILL)
     await until(reactor, lambda: server.pid not in (None, first))
 
@@ -317,7 +315,6 @@ async def test_a_server_that_recovers_for_long_is_waited_for_and_not_started_twi
     first = server.pid
     assert first is not None
     started: list[Any] = []
-    spawn = server_module.spawn
     impatience = iter((EmbeddedPostgresError("PostgreSQL did not start within 300 s"),))
 
     def counted(*arguments: Any) -> Any:
@@ -331,7 +328,7 @@ async def test_a_server_that_recovers_for_long_is_waited_for_and_not_started_twi
             raise error
         return await ready(self, *arguments)
 
-    monkeypatch.setattr(server_module, "spawn", counted)
+    monkeypatch.setattr("relaymail.store.embedded.server.spawn", counted)
     monkeypatch.setattr(EmbeddedPostgres, "_ready", slow)
     os.kill(first, signal.SIGKILL)
     await until(reactor, lambda: running_parameters(folder) is not None and server.pid not in (None, first))
