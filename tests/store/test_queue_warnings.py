@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from uuid import uuid4
 
+from relaymail.store import debts
 from relaymail.store.database import Database
 from relaymail.store.queue_warnings import warn_of_delays
-from tests.store.queued import put
+from tests.store.queued import deferred, ids, one, put, queue_of
 
 HOUR = 3600.0
 
@@ -56,3 +57,23 @@ async def test_what_is_being_tried_is_left_to_the_try(database: Database, tmp_pa
         " due_at = now() + interval '1 minute'",
     )
     assert await warn_of_delays(database, 4 * HOUR, 100) == (0, 0)
+
+
+async def test_a_worker_that_comes_back_late_does_not_tell_again(database: Database, tmp_path: Path) -> None:
+    await put(database, tmp_path, "a@away.test")
+    await database.execute(
+        "test.age",
+        "UPDATE relaymail.message SET login_user_id = gen_random_uuid();"
+        " UPDATE relaymail.queue SET queued_at = now() - interval '5 hours'",
+    )
+    queue = queue_of(database)
+    (job,) = await queue.claim(10)
+    assert not job.recipients[0].warned
+    # It slept, and its lease is over; nobody has taken the row yet
+    await database.execute("test.end", "UPDATE relaymail.queue SET due_at = now()")
+    assert await warn_of_delays(database, 4 * HOUR, 100) == (1, 1)
+    (debt,) = await debts.claim(database, 10, 60.0, gather=0.0)
+    await debts.paid(database, [debt])
+    assert await queue.settle(deferred(job, owes="delayed")) == set(ids(job))
+    owed = await one(database, "SELECT owed_dsn FROM relaymail.queue")
+    assert owed is None

@@ -409,8 +409,14 @@ SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
     RETURN QUERY
     WITH result AS (
-        SELECT * FROM unnest(p_ids, p_tokens, p_outcomes, p_statuses, p_replies, p_hosts, p_addresses, p_tls,
-                             p_phases, p_delays, p_owed, p_in_doubt, p_seconds)
+        SELECT r.id, r.token, r.outcome, r.status, r.reply, r.host, r.address, r.tls, r.phase, r.delay, r.in_doubt,
+               r.seconds,
+               -- told meanwhile, as nobody seemed to try it any more
+               CASE WHEN r.owed = 'delayed' AND EXISTS (
+                         SELECT FROM relaymail.queue AS q WHERE q.id = r.id AND q.warned_at IS NOT NULL)
+                    THEN NULL ELSE r.owed END AS owed
+          FROM unnest(p_ids, p_tokens, p_outcomes, p_statuses, p_replies, p_hosts, p_addresses, p_tls,
+                      p_phases, p_delays, p_owed, p_in_doubt, p_seconds)
                AS r (id, token, outcome, status, reply, host, address, tls, phase, delay, owed, in_doubt, seconds)
          ORDER BY r.id
     ), settled AS (
