@@ -201,7 +201,8 @@ class Couriers:
         lane, destinations = courier.lane, self._destinations
         brought = 0
         while lane.works and not self._stopping:
-            if courier.way is None and not await self._find_way(courier):
+            # Anew for each message: with much to do a courier outlives its route and what TLS was asked for
+            if not await self._find_way(courier):
                 return
             if destinations.count(courier.key) > destinations.allowed(courier.key, lane.destination):
                 return  # somebody was pushed back; others go on
@@ -236,8 +237,13 @@ class Couriers:
         except RouteFailed as failed:
             await self._no_way(courier, failed)
             return False
+        if way is courier.way:
+            return True
         courier.way = way
         lane.site = way.site
+        if courier.link is not None:
+            self._tools.connections.give_back(courier.link)
+            courier.link = None
         if courier.key != way.site:
             self._destinations.closed(courier.key)
             courier.key = way.site

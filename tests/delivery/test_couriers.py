@@ -38,8 +38,11 @@ class World:
 
     def __init__(self, most: int, *, shared: bool) -> None:
         self.brought: list[str] = []
+        self.sites: list[str] = []
         self.unclaimed: list[Work] = []
         self._shared = shared
+        self.hosts = "hosts.test"
+        self._ways: dict[str, Way] = {}
         self.destinations = Destinations(most, most=most if shared else 10)
         world: Any = self
         self.couriers = Couriers(
@@ -60,9 +63,9 @@ class World:
     # The way there
 
     async def find(self, destination: str) -> Way:
-        name = "mx.hosts.test" if self._shared else f"mx.{destination}"
+        name = f"mx.{self.hosts}" if self._shared else f"mx.{destination}.{self.hosts}"
         host = NextHost(name, 25, 0, ("192.0.2.1",))
-        return Way(Route(destination, "mx", (host,)), Override())
+        return self._ways.setdefault(name, Way(Route(destination, "mx", (host,)), Override()))
 
     def away(self, site: str) -> None:
         return None
@@ -89,6 +92,7 @@ class Delivered:
 
     async def run(self, way: Way, link: None) -> None:
         self._world.brought.append(self._job.destination)
+        self._world.sites.append(way.site)
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -105,3 +109,19 @@ def test_nobody_waits_until_a_destination_with_much_mail_has_none_left(
     assert world.brought.index("tiny.test") <= 2 * TURN
     assert world.destinations.free == 1
     assert world.couriers.waiting == 0
+
+
+def test_a_route_that_changes_is_taken_by_who_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(1, shared=False)
+
+    class Moving(Delivered):
+        async def run(self, way: Way, link: None) -> None:
+            await super().run(way, link)
+            if len(world.brought) == 2:
+                world.hosts = "moved.test"
+
+    monkeypatch.setattr(couriers, "Attempt", Moving)
+    world.couriers.add([work("big.test") for _ in range(4)])
+    before, after = "mx.big.test.hosts.test:25", "mx.big.test.moved.test:25"
+    assert world.sites == [before, before, after, after]
+    assert world.destinations.count(before) == world.destinations.count(after) == 0
