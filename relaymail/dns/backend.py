@@ -249,8 +249,10 @@ class Backend(asyncbackend.Backend):
         :raises OSError: it cannot be reached.
         :raises dns.exception.Timeout: it did not take the TCP connection within ``timeout`` seconds.
         """
-        if destination is None or ssl_context is not None:
-            raise NotImplementedError("only plain sockets to a known server")
+        # dnspython names no destination where datagram_connection_required() is false, and TLS is for servers
+        # of another kind than the resolver's
+        assert destination is not None
+        assert ssl_context is None
         if socktype == socket.SOCK_DGRAM:
             anywhere = ("0.0.0.0" if af == socket.AF_INET else "::", 0)  # noqa: S104 - connected at once
             return DatagramSocket(af, self._reactor, source or anywhere, destination)
