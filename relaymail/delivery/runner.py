@@ -87,6 +87,8 @@ class Runner:
         self._concurrency = concurrency
         self._waker = Waker(reactor)
         self._loop: Deferred[None] | None = None
+        self._returning: list[Deferred[None]] = []
+        """What a stop gives back at once."""
         self._reporting: Deferred[None] | None = None
         self._owed = True
         self._hinted = True
@@ -137,13 +139,13 @@ class Runner:
         self._waker.wake()
         unused = self._couriers.begin_stop()
         if unused:
-            Deferred.fromCoroutine(self._ledger.give_back(unused)).addErrback(self._failed)
+            returning = Deferred.fromCoroutine(self._ledger.give_back(unused))
+            self._returning = [returning.addErrback(self._failed)]
 
     async def stop(self, grace: float = GRACE) -> None:
         """Let what is behind its final dot end for ``grace`` seconds, and what has come of it be written."""
         self.begin_stop()
-        if self._loop is not None:
-            await self._within(LAST_WRITE, [self._loop])
+        await self._within(LAST_WRITE, [*self._returning, *([] if self._loop is None else [self._loop])])
         # What was claimed at the last moment
         await self._ledger.give_back(self._couriers.begin_stop())
         await self._within(grace, self._couriers.under_way())
