@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
 from tests.support.polling import LIMIT, until
+from tests.support.ports import free_port
 
 PATH = "/api/internal/notifications/new-email"
 
@@ -70,7 +71,7 @@ class Api:
         self.going = threading.Event()
         self.going.set()
         self._server: _Server | None = None
-        self.port = 0
+        self.port = free_port()
         self.start()
 
     @property

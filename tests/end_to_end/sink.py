@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from tests.support.polling import LIMIT, until
+from tests.support.ports import free_port
 
 
 @dataclass
@@ -65,12 +66,12 @@ class Sink:
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
         self._listening: socket.socket | None = None
+        self.port = self.port or free_port()
         self.start()
 
     def start(self) -> None:
         """Listen, again on the same port."""
         self._listening = socket.create_server((self.address, self.port), backlog=200)
-        self.port = self._listening.getsockname()[1]
         threading.Thread(target=self._accept, args=(self._listening,), daemon=True).start()
 
     def stop(self) -> None:

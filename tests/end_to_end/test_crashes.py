@@ -28,6 +28,8 @@ POINTS = [
 
 CRASHES = 4
 COUNT = 250
+LIMIT = 240.0
+"""Seconds for everything to be sent, the hosts' starts included."""
 
 
 class Sender(threading.Thread):
@@ -86,7 +88,7 @@ def check(host: Host, api: Api, senders: list[Sender]) -> None:
     assert len(emails) == len(accepted)
     # What the killed host had claimed is free again when its lease is over, a minute later
     host.rows("UPDATE relaymail.outbox SET lease_until = now() WHERE lease_until IS NOT NULL")
-    until(lambda: {request.body["email"]["id"] for request in list(api.requests)} == emails, 30.0)
+    until(lambda: {request.body["email"]["id"] for request in list(api.requests)} == emails, LIMIT)
     until(lambda: host.row("SELECT count(*) FROM relaymail.outbox WHERE state <> 'sent'") == (0,))
     assert [reply for sender in senders for reply in sender.refused] == []
 
@@ -96,7 +98,7 @@ def send(host: Host, senders: list[Sender]) -> None:
     for sender in senders:
         sender.start()
     for sender in senders:
-        sender.join(60)
+        sender.join(LIMIT)
         assert not sender.is_alive(), host.log
 
 
@@ -130,7 +132,10 @@ def test_a_crash_at_any_point_loses_nothing(
             assert host.ended() == -signal.SIGKILL
             host.environ = usual
             host.launch()
-            until(lambda: not any(sender.is_alive() for sender in senders) and len(senders[0].accepted) == 2)
+            until(
+                lambda: not any(sender.is_alive() for sender in senders) and len(senders[0].accepted) == 2,
+                LIMIT,
+            )
         check(host, api, senders)
         if point in {"after-notify", "before-mark-sent"}:
             # The API may hear of a message twice, but never not at all
@@ -154,10 +159,10 @@ def test_crashes_at_random_under_load_lose_nothing(new_host: MakeHost) -> None:
             host.until_open()
             # In the middle of what is to be sent in this life, or a little later
             goal = COUNT * len(senders) * (crash + noise.uniform(-0.5, 0.2)) / (CRASHES + 1)
-            until(lambda: sum(len(sender.accepted) for sender in senders) >= goal, step=0.002)  # noqa: B023
+            until(lambda: sum(len(sender.accepted) for sender in senders) >= goal, LIMIT, step=0.002)  # noqa: B023
             host.kill()
             host.launch()
-        sending.join(60)
+        sending.join(LIMIT)
         check(host, api, senders)
         host.until_logged("Ctrl-C stops it")
         assert host.stop() == 0

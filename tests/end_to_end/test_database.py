@@ -100,7 +100,7 @@ def test_a_silent_database_costs_a_451_and_the_resend_is_stored_once(
     new_host: MakeHost, own_postgres: PostgresServer
 ) -> None:
     parameters = own_postgres.parameters("postgres")
-    host = new_host({"Smtp__Timeouts__Store": "2"}, database=parameters)
+    host = new_host({"Smtp__Timeouts__Store": "5"}, database=parameters)
     host.cli("db", "upgrade", "--standalone")
     host.start()
     user = host.user()
@@ -123,7 +123,7 @@ def test_a_silent_database_costs_a_451_and_the_resend_is_stored_once(
 def test_a_commit_that_hangs_and_is_lost_behind_the_451_never_stores_an_empty_message(
     new_host: MakeHost, postgres: PostgresServer, database_parameters: dict[str, str]
 ) -> None:
-    host = new_host({"Smtp__Timeouts__Store": "1"}, database=database_parameters)
+    host = new_host({"Smtp__Timeouts__Store": "5"}, database=database_parameters)
     host.start()
     user = host.user()
     host.rows(SLOW_COMMIT)

@@ -18,7 +18,7 @@ from tests.end_to_end.conftest import MakeHost
 from tests.end_to_end.host import Host
 from tests.end_to_end.mail import message
 from tests.end_to_end.wire import Answer, Closed, Wire
-from tests.support.polling import until
+from tests.support.polling import LIMIT, until
 
 PROXY = "127.0.0.2"
 RECIPIENT = "demo@example.test"
@@ -112,13 +112,14 @@ def test_an_ipv6_client_is_its_64(proxied: Host) -> None:
 
 def test_a_client_that_comes_too_often_is_told_how_long_to_wait(proxied: Host, client: str) -> None:
     answers: list[Answer] = []
-    while len(answers) < 20 and (not answers or answers[-1].code == 220):
+    while len(answers) < 100 and (not answers or answers[-1].code == 220):
         with connected(proxied.ports.mx, client) as wire:
             assert wire.greeting is not None
             answers.append(wire.greeting)
             wire.send(b"QUIT\r\n")
             wire.rest()
-    assert len(answers) == 7
+    # More of them only where they took longer than the minute
+    assert len(answers) >= 7
     code, (text,) = answers[-1]
     assert code == 421
     assert text.startswith("4.7.1 Too many connections from your address, try again in ")
@@ -197,7 +198,7 @@ def test_the_health_check_passes_a_listener_that_wants_a_header_from_it(new_host
 
     def health() -> str:
         try:
-            with urlopen(f"http://localhost:{host.ports.health}/healthz", timeout=10) as answer:
+            with urlopen(f"http://localhost:{host.ports.health}/healthz", timeout=LIMIT) as answer:
                 report = json.load(answer)
         except HTTPError as error:
             report = json.load(error)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -16,6 +15,7 @@ import pytest
 from tests.end_to_end.host import Host, User
 from tests.end_to_end.mail import message
 from tests.end_to_end.wire import Answer, Closed, Wire
+from tests.support.polling import until
 
 _addresses = count(10)
 
@@ -180,11 +180,8 @@ def test_keys_of_the_command_line_work_until_it_revokes_them(host: Host, user: U
 
 def test_the_use_of_a_key_is_written_down(host: Host, wire: Wire, user: User) -> None:
     wire.login(user.address, user.key)
-    end = time.monotonic() + 15
     used = 'SELECT "LastUsedAt" FROM public."SmtpApiKeys" WHERE "UserId" = %s'
-    while host.row(used, user.id) == (None,):
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    until(lambda: host.row(used, user.id) != (None,))
 
 
 def test_nobody_sends_as_somebody_else(host: Host, user: User, demo: User) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -42,9 +41,7 @@ def deliver(host: Host, user: User) -> str:
     """Deliver a message, for which no sender may wait; the id of its row of ``Emails``."""
     with host.mx() as wire:
         wire.envelope("friend@example.org", user.address)
-        began = time.monotonic()
         answer = wire.data(message(f"To: {user.address}"))
-        assert time.monotonic() - began < 2.0
         return str(host.email(answer.id))
 
 

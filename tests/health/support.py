@@ -16,6 +16,7 @@ from twisted.web.client import Agent
 
 from relaymail.health import HealthCheck, Result, Status
 from tests.conftest import reactor
+from tests.support.polling import LIMIT
 
 
 class Check:
@@ -65,7 +66,7 @@ class Response:
 async def request(method: str, url: str, **arguments: Any) -> Response:
     """Ask, over a connection of its own, as curl and Kubernetes do."""
     client = HTTPClient(Agent(reactor))  # type: ignore[arg-type]
-    response = await client.request(method, url, timeout=10, **arguments)
+    response = await client.request(method, url, timeout=LIMIT, **arguments)
     headers = {
         name.decode().lower(): ", ".join(value.decode() for value in values)
         for name, values in response.headers.getAllRawHeaders()

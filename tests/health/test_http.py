@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from relaymail.health import HealthCheck, HealthMonitor, HealthServer, Result, Status
 from tests.conftest import reactor, run_on_reactor
 from tests.health.support import Check, fixed, request
+from tests.support.polling import LIMIT
+from tests.support.waiting import pause, until
 
 HEALTHY = fixed("database", Result(Status.HEALTHY, "PostgreSQL connection is healthy"))
 DEGRADED = fixed("certificate", Result(Status.DEGRADED, None, {"daysUntilExpiry": 29, "subject": "CN=é"}))
@@ -85,7 +86,7 @@ async def test_a_client_of_the_standard_library_understands_it(serve: Serve) -> 
     url = serve(HEALTHY) + "/healthz"
 
     def ask() -> Any:
-        with urllib.request.urlopen(url, timeout=5) as response:
+        with urllib.request.urlopen(url, timeout=LIMIT) as response:
             return json.load(response)
 
     report = await deferToThread(ask)
@@ -153,7 +154,7 @@ async def test_no_answer_names_the_software(serve: Serve, method: str, path: str
     host, port = url.removeprefix("http://").split(":")
 
     def ask() -> bytes:
-        with socket.create_connection((host, int(port)), timeout=5) as client:
+        with socket.create_connection((host, int(port)), timeout=LIMIT) as client:
             client.sendall(f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
             received = b""
             while chunk := client.recv(4096):
@@ -170,20 +171,15 @@ async def test_a_client_that_goes_away_is_no_error_and_others_are_answered(serve
     check = Check()
     url = serve(check.check)
     host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=5) as client:
+    with socket.create_connection((host, int(port)), timeout=LIMIT) as client:
         client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-        await until(lambda: len(check.runs) == 1)
+        await until(reactor, lambda: len(check.runs) == 1)
         staying = Deferred.fromCoroutine(request("GET", url + "/healthz"))
-    await deferLater(reactor, 0.05)
+    await pause(reactor, 0.05)
     check.end()
     response = await staying
     assert response.code == 200
     assert len(check.runs) == 1
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await deferLater(reactor, 0.01)
 
 
 def listening(host: str | None, port: int = 0, on: Any = reactor) -> HealthServer:
@@ -194,7 +190,7 @@ def listening(host: str | None, port: int = 0, on: Any = reactor) -> HealthServe
 
 async def reaches(host: str, port: int) -> bool:
     def ask() -> bytes:
-        with socket.create_connection((host, port), timeout=5) as client:
+        with socket.create_connection((host, port), timeout=LIMIT) as client:
             client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
             return client.recv(12)
 
@@ -268,7 +264,7 @@ async def test_after_a_failed_start_nothing_is_left_listening() -> None:
         port = other.getsockname()[1]
         with pytest.raises(CannotListenError):
             listening("localhost", port)
-        await deferLater(reactor, 0)
+        await pause(reactor, 0)
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as free:
             free.bind(("127.0.0.1", port))
 
@@ -276,7 +272,7 @@ async def test_after_a_failed_start_nothing_is_left_listening() -> None:
 async def test_stopping_closes_the_port_and_idle_connections() -> None:
     server = listening("127.0.0.1")
     [(host, port)] = server.addresses
-    with socket.create_connection((host, port), timeout=5) as client:
+    with socket.create_connection((host, port), timeout=LIMIT) as client:
         client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert await deferToThread(client.recv, 12) == b"HTTP/1.1 200"
         await server.stop()
@@ -291,4 +287,4 @@ async def test_stopping_closes_the_port_and_idle_connections() -> None:
 
         assert await deferToThread(rest) in (b"reset", b"closed")
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection((host, port), timeout=1)
+        socket.create_connection((host, port), timeout=LIMIT)

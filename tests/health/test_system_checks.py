@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import deferLater
 
 from relaymail.health import Result, Status
 from relaymail.health.checks import disk_space_check, memory_check
 from relaymail.health.checks.cgroup import memory_limit
 from relaymail.health.checks.system import GB, MB, resident_bytes, statvfs
 from tests.conftest import reactor
+from tests.support.waiting import until, until_answered
 
 
 def disk(available: int, total: int = 10 * GB) -> Any:
@@ -75,21 +75,23 @@ async def test_a_disk_that_hangs_takes_one_thread_only(tmp_path: Path) -> None:
 
     def hang(folder: Path) -> os.statvfs_result:
         looks.append(folder)
-        hanging.wait(30)
+        hanging.wait()
         return os.statvfs(folder)
 
     check = disk_space_check(tmp_path, reactor=reactor, look=hang)
     first = Deferred.fromCoroutine(_run(check))
-    while not looks:
-        await deferLater(reactor, 0.01)
+    await until(reactor, lambda: bool(looks))
     first.cancel()
     with pytest.raises(CancelledError):
         await first
     assert await check.run() == Result(Status.UNHEALTHY, "the file system of the data folder does not answer")
     assert len(looks) == 1
     hanging.set()
-    while "does not answer" in str((await check.run()).description):
-        await deferLater(reactor, 0.01)
+
+    async def answers() -> bool:
+        return "does not answer" not in str((await check.run()).description)
+
+    await until_answered(reactor, answers)
 
 
 async def _run(check: Any) -> Result:

@@ -12,6 +12,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from tests.conftest import reactor
+from tests.support.ports import free_port
 
 Answer = Callable[["Received"], Any]
 
@@ -68,7 +69,7 @@ class Api:
         self._factory: Any = WrappingFactory(Site(_Everything(self)))
         self._factory.protocol = ProtocolWrapper
         self._listener: Any = None
-        self.port = 0
+        self.port = free_port()
         self.start()
 
     @property

@@ -6,10 +6,9 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.task import deferLater
-
 from relaymail.store.database import Database
 from tests.conftest import reactor
+from tests.support import waiting
 
 
 async def put(database: Database, *payloads: str) -> list[uuid.UUID]:
@@ -45,30 +44,34 @@ async def pass_time(database: Database, seconds: float) -> None:
     )
 
 
-async def until(condition: Callable[[], object], limit: float = 10.0) -> None:
-    """Wait until ``condition`` is true; it fails the test after ``limit`` seconds."""
-    deadline = reactor.seconds() + limit
-    while not condition():
-        assert reactor.seconds() < deadline, "what was waited for did not happen"
-        await deferLater(reactor, 0.01)
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until ``condition`` is true."""
+    await waiting.until(reactor, condition)
 
 
-async def until_settled(
-    database: Database, state: str = "sent", limit: float = 10.0, of: int | None = None
-) -> None:
+async def until_settled(database: Database, state: str = "sent", of: int | None = None) -> None:
     """Wait until every row, or so many ``of`` them, are in this state."""
-    deadline = reactor.seconds() + limit
-    while True:
+
+    async def settled() -> bool:
         found = await states(database)
-        if found.count(state) >= (len(found) if of is None else of):
-            return
-        assert reactor.seconds() < deadline, await rows(database, "state, attempts, last_error")
-        await deferLater(reactor, 0.02)
+        return found.count(state) >= (len(found) if of is None else of)
+
+    await waiting.until_answered(reactor, settled)
 
 
-async def until_deferred(database: Database, count: int, limit: float = 10.0) -> None:
+async def until_deferred(database: Database, count: int) -> None:
     """Wait until so many attempts have failed and were written down."""
-    deadline = reactor.seconds() + limit
-    while sum(attempts for (attempts,) in await rows(database, "attempts")) < count:
-        assert reactor.seconds() < deadline, await rows(database, "state, attempts, last_error")
-        await deferLater(reactor, 0.02)
+
+    async def deferred() -> bool:
+        return sum(int(attempts) for (attempts,) in await rows(database, "attempts")) >= count
+
+    await waiting.until_answered(reactor, deferred)
+
+
+async def until_free(database: Database) -> None:
+    """Wait until nobody has claimed any row."""
+
+    async def free() -> bool:
+        return await rows(database, "lease_token") == [(None,)] * len(await states(database))
+
+    await waiting.until_answered(reactor, free)
