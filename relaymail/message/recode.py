@@ -7,15 +7,16 @@ lacks (RFC 1428). Header fields stay as they are, whatever octets are in them.
 
 The result depends on the bytes alone, not on how they are cut, so that a message can be read twice, to be
 signed and to be sent. Whether a part needs it is decided by its first 64 KiB: a longer one that looks clean
-until there is encoded all the same.
+until there is encoded all the same. In a multipart/signed nothing is touched that can be sent as it is: the
+signature would not fit any more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
-from relaymail.message.recode_body import Base64, Body, Kept, Marked
+from relaymail.message.recode_body import Base64, Body, Kept, Marked, RecodeError
 from relaymail.message.recode_part import Conversion, Header, Leaf
 from relaymail.message.transfer import encoding_of
 
@@ -35,8 +36,14 @@ _DELIMITER_OCTETS: Final = 2000
 _MESSAGES: Final = ("message/rfc822", "message/global")
 
 
-class RecodeError(Exception):
-    """The message cannot be converted (5.6.3); the text says why."""
+class _Multipart(NamedTuple):
+    boundary: bytes
+    digest: bool
+    signed: bool
+    """Whether it is in a multipart/signed, or is one (RFC 1847 2.1)."""
+
+
+_NONE: Final = _Multipart(b"", digest=False, signed=False)
 
 
 class Recoder:
@@ -53,8 +60,8 @@ class Recoder:
         self._leaf: Leaf | None = None
         """The part that is being read and not yet decided about."""
         self._body: Body = Kept()
-        self._boundaries: list[tuple[bytes, bool]] = []
-        """Of the multiparts around, outermost first, and whether it is a digest."""
+        self._multiparts: list[_Multipart] = []
+        """Around what is being read, outermost first."""
         self._delimiters: dict[bytes, tuple[int, bool]] = {}
         """The lines that end a part: which multipart's, and whether that ends with it."""
         self._parts = 0
@@ -121,35 +128,37 @@ class Recoder:
         """The header section has ended; what follows is as it says."""
         header, self._header = self._header, None
         assert header is not None
-        digest = bool(self._boundaries) and self._boundaries[-1][1] and not header.of_message
+        around = self._multiparts[-1] if self._multiparts else _NONE
+        digest = around.digest and not header.of_message
         media_type, given, encoding = header.content("message/rfc822" if digest else "text/plain")
         boundary = (given.octets("boundary") or b"").rstrip(b" \t")
         if media_type.startswith("multipart/") and 0 < len(boundary) < _DELIMITER_OCTETS // 2:
-            self._out.append(header.encoded_as(self._identity(encoding)))
-            self._nest(boundary, media_type == "multipart/digest")
+            self._out.append(header.encoded_as(None if around.signed else self._identity(encoding)))
+            signed = around.signed or media_type == "multipart/signed"
+            self._nest(_Multipart(boundary, media_type == "multipart/digest", signed))
             self._body = Marked(must_end=True)
         elif media_type in _MESSAGES and encoding_of(encoding) == "identity":
-            self._out.append(header.encoded_as(self._identity(encoding)))
+            self._out.append(header.encoded_as(None if around.signed else self._identity(encoding)))
             self._header = Header(of_message=True)
         else:
-            self._leaf = Leaf(header, media_type, encoding)
+            self._leaf = Leaf(header, media_type, encoding, signed=around.signed)
 
     def _identity(self, encoding: bytes) -> str | None:
         """What a container says of its encoding (RFC 2045 6.4); ``None``: what it said before."""
         same = encoding in (b"", b"7bit") or (self._conversion == "8bit" and encoding == b"8bit")
         return None if same else self._conversion
 
-    def _nest(self, boundary: bytes, digest: bool) -> None:
-        if len(self._boundaries) >= DEPTH:
+    def _nest(self, multipart: _Multipart) -> None:
+        if len(self._multiparts) >= DEPTH:
             raise RecodeError(f"more than {DEPTH} multiparts are inside each other")
-        self._boundaries.append((boundary, digest))
+        self._multiparts.append(multipart)
         self._index()
 
     def _index(self) -> None:
         self._delimiters = {}
-        for level, (boundary, _) in enumerate(self._boundaries):
-            self._delimiters[b"--" + boundary] = (level, False)
-            self._delimiters[b"--" + boundary + b"--"] = (level, True)
+        for level, multipart in enumerate(self._multiparts):
+            self._delimiters[b"--" + multipart.boundary] = (level, False)
+            self._delimiters[b"--" + multipart.boundary + b"--"] = (level, True)
 
     # Bodies
 
@@ -227,8 +236,8 @@ class Recoder:
         if self._parts > PARTS:
             raise RecodeError(f"there are more than {PARTS} parts")
         inside = level + (not closes)
-        if inside < len(self._boundaries):
-            del self._boundaries[inside:]
+        if inside < len(self._multiparts):
+            del self._multiparts[inside:]
             self._index()
         self._line_begins = True
         if closes:

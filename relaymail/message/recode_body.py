@@ -21,6 +21,10 @@ _QUOTED_LINE: Final = 76
 """Characters of an encoded line at most (RFC 2045 6.7)."""
 
 
+class RecodeError(Exception):
+    """The message cannot be converted (5.6.3); the text says why."""
+
+
 class Body(Protocol):
     """Takes a body's octets and gives those to be sent instead, which never end in half a line end."""
 
@@ -58,6 +62,19 @@ class LineEnds:
 
 class Kept(LineEnds):
     """Stays as it is, line ends apart."""
+
+
+class KeptASCII(LineEnds):
+    """Stays as it is, and holds nothing that could not."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next octets; return what is certain.
+
+        :raises RecodeError: there are octets over 127, or NULs.
+        """
+        if not data.isascii() or b"\0" in data:
+            raise RecodeError("a signed part holds octets that cannot be sent")
+        return super().feed(data)
 
 
 class Marked(LineEnds):

@@ -13,6 +13,7 @@ from relaymail.message.recode_body import (
     Body,
     CanonicalBase64,
     Kept,
+    KeptASCII,
     QuotedCleaned,
     QuotedPrintable,
 )
@@ -110,12 +111,16 @@ class Header:
 
 
 class Leaf:
-    """A part that holds no others, while it is not yet decided how to send it."""
+    """A part that holds no others, while it is not yet decided how to send it.
 
-    def __init__(self, header: Header, media_type: str, encoding: bytes) -> None:
+    :param signed: every change breaks a signature.
+    """
+
+    def __init__(self, header: Header, media_type: str, encoding: bytes, *, signed: bool) -> None:
         self._header = header
         self._text = media_type.startswith(("text/", "message/", "multipart/"))
         self._encoding = encoding
+        self._signed = signed
         self._pieces: list[bytes] = []
         self._size = 0
 
@@ -144,6 +149,8 @@ class Leaf:
             case "quoted-printable":
                 return (QuotedCleaned() if seven else Kept()), None
         binary = self._encoding == b"binary"
+        if self._signed and not binary and seen.isascii() and b"\0" not in seen:
+            return (KeptASCII() if seven else Kept()), None
         odd = b"\0" in seen or (not self._text and _BARE.search(seen) is not None)
         unclean = odd or (binary and not (complete and self._text and _in_lines(seen)))
         if not unclean and not (seven and (not complete or not seen.isascii())):

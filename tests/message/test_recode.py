@@ -361,6 +361,58 @@ JUNK = st.lists(
 ).map(lambda found: b"".join(line + end for line, end in found))
 
 
+class TestSigned:
+    @staticmethod
+    def signed(part: bytes) -> bytes:
+        signature = lines("Content-Type: application/pgp-signature", "", "-----BEGIN PGP SIGNATURE-----")
+        return (
+            lines(
+                "MIME-Version: 1.0",
+                'Content-Type: multipart/signed; boundary="s"; protocol="application/pgp-signature"',
+                "",
+                "--s",
+            )
+            + part
+            + lines("--s")
+            + signature
+            + lines("--s--")
+        )
+
+    def test_what_can_be_sent_as_it_is_stays_to_the_octet(self) -> None:
+        long = ["line after line"] * (2 * LOOK // 17)
+        for part in (
+            text_part(*long, encoding="7bit"),
+            text_part("ASCII, whatever it is called", encoding="8bit"),
+            lines('Content-Type: multipart/mixed; boundary="m"', "Content-Transfer-Encoding: 8bit", "", "--m")
+            + text_part(*long)
+            + lines("--m--"),
+        ):
+            raw = self.signed(part)
+            assert recoded(raw) == raw
+            assert recoded(raw, size=1000) == raw
+
+    def test_what_cannot_is_converted_like_everything_else(self) -> None:
+        raw = self.signed(text_part(UMLAUTS))
+        done = recoded(raw)
+        assert done.isascii()
+        assert leaves(parsed(done)) == leaves(parsed(raw))
+
+    def test_what_turns_out_late_not_to_be_ascii_cannot_be_sent(self) -> None:
+        raw = self.signed(text_part(*["line"] * LOOK, UMLAUTS))
+        with pytest.raises(RecodeError, match="signed"):
+            recoded(raw)
+
+    def test_what_comes_behind_is_not_signed(self) -> None:
+        raw = (
+            lines("MIME-Version: 1.0", 'Content-Type: multipart/mixed; boundary="o"', "", "--o")
+            + self.signed(text_part("signed", encoding="7bit"))
+            + lines("--o")
+            + text_part("ASCII", encoding="8bit")
+            + lines("--o--")
+        )
+        assert recoded(raw) == raw.replace(b"8bit", b"7bit")
+
+
 @given(JUNK, st.sampled_from(["7bit", "8bit"]), st.integers(1, 40))
 def test_any_message_however_cut_comes_out_the_same_and_fit(
     raw: bytes, conversion: Conversion, size: int
