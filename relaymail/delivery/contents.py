@@ -22,7 +22,8 @@ class Content:
     """A message as it is to be sent, before it is recoded or signed."""
 
     size: int
-    """Octets; of a large one an estimate."""
+    """Octets; of a large one those received, without the few fields that are put in front: more than it has
+    could have it refused here, for being too big for the host."""
     whole: bytes | None
     """All of it, where it is small."""
     eight_bit: bool
@@ -62,7 +63,7 @@ class Contents:
             return Content(len(whole), whole, not body.isascii(), not header.isascii(), binary)
         # Reading all of it only to know whether it is ASCII costs more than to say that it may not be
         header = await self._header(work.job.message_id)
-        return Content(work.job.size + len(header), None, True, not header.isascii(), binary)
+        return Content(work.job.size, None, True, not header.isascii(), binary)
 
     def parts(self, work: Work) -> AsyncIterator[bytes]:
         """The message once more from its beginning, in parts."""

@@ -124,6 +124,10 @@ class _PathReader:
     """Reads one path from left to right."""
 
     def __init__(self, text: str, utf8: bool) -> None:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise AddressError("half a character is in it (a lone surrogate)") from None
         self.text = text
         self.at = 0
         self.utf8 = utf8
