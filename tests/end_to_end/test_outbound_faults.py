@@ -19,6 +19,8 @@ from tests.support.polling import until
 from tests.support.postgres import PostgresServer
 
 DOMAINS = 10
+EACH = int(os.environ.get("RELAYMAIL_TEST_MESSAGES", "600")) // DOMAINS
+"""Messages to each for two hosts to share."""
 
 
 @pytest.fixture
@@ -167,13 +169,13 @@ def test_two_hosts_deliver_each_message_once(
         host.start()
     for sink in net.sinks:
         sink.dot.clear()
-    queue(hosts[0], names, 60)
+    queue(hosts[0], names, EACH)
     # Neither is done before the other has its part
     until(lambda: workers(hosts[0]) == 2)
     for sink in net.sinks:
         sink.dot.set()
-    until(lambda: left(hosts[0]) == 0, 180.0)
-    assert len(taken(net)) == 60 * DOMAINS
+    until(lambda: left(hosts[0]) == 0, 180.0 + EACH)
+    assert len(taken(net)) == EACH * DOMAINS
     assert set(taken(net).values()) == {1}
     assert workers(hosts[0]) == 2
 
