@@ -11,7 +11,7 @@ from typing import Any
 import bcrypt
 import pytest
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.task import Clock
 
 from relaymail.hosting import authenticator as module
 from relaymail.hosting.authenticator import (
@@ -26,6 +26,7 @@ from relaymail.store.administration import Administration
 from relaymail.store.database import Database
 from tests.accounts.conftest import People
 from tests.conftest import reactor, run_on_reactor
+from tests.support.waiting import until
 
 KEY = base64.b64encode(bytes(range(32))).decode()
 OTHER = base64.b64encode(bytes(range(1, 33))).decode()
@@ -79,18 +80,12 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     real = bcrypt.checkpw
 
     def held(password: bytes, hashed: bytes) -> bool:
-        event.wait(30)
+        event.wait()
         return real(password, hashed)
 
     monkeypatch.setattr(bcrypt, "checkpw", held)
     yield event
     event.set()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Turn the reactor until ``condition`` holds; the test's own limit ends it otherwise."""
-    while not condition():
-        await deferLater(reactor, 0.005)
 
 
 async def last_used(database: Database) -> list[datetime | None]:
@@ -341,7 +336,7 @@ async def test_use_of_keys_is_written_in_batches(
         await subject.verify("anna@example.test", text)
     assert await last_used(database) == [None, None]
     clock.advance(module.LAST_USED_SECONDS)
-    await until(lambda: subject._writing is None)
+    await until(reactor, lambda: subject._writing is None)
     assert await last_used(database) == [datetime(2026, 3, 4, tzinfo=UTC)] * 2
     assert clock.getDelayedCalls() == []
 
@@ -365,7 +360,7 @@ async def test_stopping_waits_for_a_login_under_way(
 ) -> None:
     await people.key(await people.user("anna@example.test"), KEY)
     login = Deferred.fromCoroutine(subject.verify("anna@example.test", KEY))
-    await until(lambda: subject._checker.outstanding > 0)
+    await until(reactor, lambda: subject._checker.outstanding > 0)
     stopping = Deferred.fromCoroutine(subject.stop())
     assert not stopping.called
     gate.set()
@@ -393,11 +388,11 @@ async def test_what_could_not_be_written_is_written_the_next_time(
     await subject.verify("anna@example.test", KEY)
     await database.execute("test.away", 'ALTER TABLE public."SmtpApiKeys" RENAME TO away')
     clock.advance(module.LAST_USED_SECONDS)
-    await until(lambda: subject._writing is None)
+    await until(reactor, lambda: subject._writing is None)
     await database.execute("test.back", 'ALTER TABLE public.away RENAME TO "SmtpApiKeys"')
     assert await last_used(database) == [None]
     clock.advance(module.LAST_USED_SECONDS)
-    await until(lambda: subject._writing is None)
+    await until(reactor, lambda: subject._writing is None)
     assert await last_used(database) == [datetime(2026, 3, 4, tzinfo=UTC)]
 
 
@@ -406,14 +401,14 @@ async def test_a_key_revoked_elsewhere_is_refused_at_once(
 ) -> None:
     key = await people.key(await people.user("anna@example.test"), KEY)
     subject.listen(database)
-    await until(lambda: subject._revocations > 0)
+    await until(reactor, lambda: subject._revocations > 0)
     await subject.verify("anna@example.test", KEY)
     elsewhere = Database(database_parameters, reactor=reactor)
     elsewhere.start()
     try:
         seen = subject._revocations
         await Administration(elsewhere).revoke_key(str(key))
-        await until(lambda: subject._revocations > seen)
+        await until(reactor, lambda: subject._revocations > seen)
     finally:
         await elsewhere.stop()
     with pytest.raises(AuthenticationFailed):
@@ -449,7 +444,7 @@ async def test_a_key_revoked_while_it_is_being_checked_does_not_open(
 ) -> None:
     key = await people.key(await people.user("anna@example.test"), KEY)
     login = Deferred.fromCoroutine(subject.verify("anna@example.test", KEY))
-    await until(lambda: subject._checker.outstanding > 0)
+    await until(reactor, lambda: subject._checker.outstanding > 0)
     await database.execute("test.revoke", 'UPDATE public."SmtpApiKeys" SET "RevokedAt" = now()')
     subject.revoked(str(key))
     gate.set()

@@ -11,7 +11,6 @@ import dns.message
 import dns.rrset
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import deferLater
 
 from relaymail.dns import MX, DNSFailure, NoRecords, NoSuchDomain, Resolver
 from tests.conftest import reactor
@@ -24,6 +23,7 @@ from tests.dns.server import (
     truncated,
     wrong_id,
 )
+from tests.support.waiting import pause, until
 
 
 async def test_exchangers_come_by_preference(dns_server: DNSServer, resolver: Resolver) -> None:
@@ -89,12 +89,10 @@ async def test_silence_garbage_and_forgeries_end_as_a_timeout(
     dns_server: DNSServer, behaviour: Callable[[dns.message.Message, str], bytes | None]
 ) -> None:
     dns_server.behaviour = behaviour
-    resolver = Resolver([dns_server.address], reactor=reactor, timeout=0.4)
-    started = reactor.seconds()
+    resolver = Resolver([dns_server.address], reactor=reactor, timeout=1.0)
     with pytest.raises(DNSFailure) as caught:
         await resolver.mx("example.test")
     assert caught.value.kind == "timeout"
-    assert reactor.seconds() - started < 2
     assert len(dns_server.queries) >= 2, "a lost packet is asked for again"
 
 
@@ -117,12 +115,10 @@ async def test_a_port_where_nothing_listens_is_a_network_failure_at_once() -> No
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
-    resolver = Resolver([f"127.0.0.1:{port}"], reactor=reactor, timeout=5)
-    started = reactor.seconds()
+    resolver = Resolver([f"127.0.0.1:{port}"], reactor=reactor, timeout=3600)
     with pytest.raises(DNSFailure) as caught:
         await resolver.mx("example.test")
     assert caught.value.kind == "network"
-    assert reactor.seconds() - started < 2
 
 
 async def test_a_truncated_answer_is_fetched_over_tcp(dns_server: DNSServer, resolver: Resolver) -> None:
@@ -142,7 +138,7 @@ async def test_garbage_over_tcp_is_a_network_failure(dns_server: DNSServer, reso
 
 async def test_silence_over_tcp_is_a_timeout(dns_server: DNSServer) -> None:
     dns_server.behaviour = truncated(silence)
-    resolver = Resolver([dns_server.address], reactor=reactor, timeout=0.5)
+    resolver = Resolver([dns_server.address], reactor=reactor, timeout=2)
     with pytest.raises(DNSFailure) as caught:
         await resolver.mx("example.test")
     assert caught.value.kind == "timeout"
@@ -153,7 +149,7 @@ async def test_the_next_server_is_asked_when_the_first_fails(
 ) -> None:
     broken, good = dns_servers(), dns_servers()
     broken.behaviour, good.behaviour = code("SERVFAIL"), answer("10 mx.example.test.")
-    resolver = Resolver([broken.address, good.address], reactor=reactor, timeout=2)
+    resolver = Resolver([broken.address, good.address], reactor=reactor, timeout=30)
     assert await resolver.mx("example.test") == [MX(10, "mx.example.test")]
     assert len(broken.queries) == 1
 
@@ -163,14 +159,14 @@ async def test_the_next_server_is_asked_when_the_first_is_silent(
 ) -> None:
     dead, good = dns_servers(), dns_servers()
     good.behaviour = answer("10 mx.example.test.")
-    resolver = Resolver([dead.address, good.address], reactor=reactor, timeout=1)
+    resolver = Resolver([dead.address, good.address], reactor=reactor, timeout=4)
     assert await resolver.mx("example.test") == [MX(10, "mx.example.test")]
 
 
 async def test_a_server_on_ipv6_is_asked(dns_servers: Callable[[str], DNSServer]) -> None:
     server = dns_servers("::1")
     server.behaviour = truncated(answer("10 mx.example.test."))
-    resolver = Resolver([server.address], reactor=reactor, timeout=2)
+    resolver = Resolver([server.address], reactor=reactor, timeout=30)
     assert await resolver.mx("example.test") == [MX(10, "mx.example.test")]
     assert [query[0] for query in server.queries] == ["udp", "tcp"]
 
@@ -244,29 +240,26 @@ async def test_a_failure_is_not_cached(dns_server: DNSServer, resolver: Resolver
 
 async def test_a_cancelled_lookup_asks_nobody_else(dns_servers: Callable[[], DNSServer]) -> None:
     first, second = dns_servers(), dns_servers()
-    resolver = Resolver([first.address, second.address], reactor=reactor, timeout=10)
+    resolver = Resolver([first.address, second.address], reactor=reactor, timeout=60)
     lookup = Deferred.fromCoroutine(resolver.mx("example.test"))
-    while not first.queries:
-        await deferLater(reactor, 0.01)
+    await until(reactor, lambda: bool(first.queries))
     lookup.cancel()
     with pytest.raises(CancelledError):
         await lookup
-    await deferLater(reactor, 0.05)
+    await pause(reactor, 0.05)
     assert second.queries == []
     assert len(first.queries) == 1
 
 
 async def test_a_lookup_cancelled_over_tcp_drops_the_connection(dns_server: DNSServer) -> None:
     dns_server.behaviour = truncated(silence)
-    resolver = Resolver([dns_server.address], reactor=reactor, timeout=10)
+    resolver = Resolver([dns_server.address], reactor=reactor, timeout=60)
     lookup = Deferred.fromCoroutine(resolver.mx("example.test"))
-    while len(dns_server.queries) < 2:
-        await deferLater(reactor, 0.01)
+    await until(reactor, lambda: len(dns_server.queries) == 2)
     lookup.cancel()
     with pytest.raises(CancelledError):
         await lookup
-    while dns_server.streams:
-        await deferLater(reactor, 0.01)
+    await until(reactor, lambda: not dns_server.streams)
 
 
 async def test_other_types_come_with_their_ttl(dns_server: DNSServer, resolver: Resolver) -> None:

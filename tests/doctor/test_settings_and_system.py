@@ -163,7 +163,7 @@ async def test_enough_files_may_be_open(installation: Installation, monkeypatch:
 
 async def test_the_limit_of_the_running_host_counts(installation: Installation) -> None:
     async with service(NOT_READY) as port:
-        installation.set(Smtp__Port=port, Smtp__Limits__Connections=10**6)
+        installation.set(Smtp__Port=port, Smtp__Limits__Connections=2**31 - 1)
         outcome = await installation.look("check.system.files")
         assert failed_with(outcome, Severity.WARN, "the running host may open")
 

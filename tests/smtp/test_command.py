@@ -148,10 +148,10 @@ def test_an_internationalized_sender_comes_with_smtputf8_in_an_esmtp_session() -
     ],
 )
 def test_a_line_of_2048_octets_is_read_in_no_time(line: bytes) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     for _ in range(10):
         refused(lambda: command.mail_argument(command.split(line)[1], utf8=True))
-    assert (time.perf_counter() - began) / 10 < 0.01
+    assert time.process_time() - began < 5, "a backtracking pattern takes minutes"
 
 
 @given(st.text(max_size=300))

@@ -229,13 +229,13 @@ async def test_a_file_is_not_closed_under_a_thread_that_reads_it(
 
     def slow(descriptor: int, size: int, offset: int) -> bytes:
         reading.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         return pread(descriptor, size, offset)
 
     monkeypatch.setattr(os, "pread", slow)
     opened = os.fstat(content._file.fileno()).st_ino  # type: ignore[union-attr]
     part = deferToThread(next, content.parts(10))
-    await deferToThread(reading.wait, 10)
+    await deferToThread(reading.wait, 60)
     content.close()
     await deferToThread(lambda: None)
     assert opened in open_files()

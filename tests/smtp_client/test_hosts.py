@@ -596,8 +596,8 @@ class TestLargeMessages:
             sending = Deferred.fromCoroutine(connection.send(mail(), parts()))
             await until(reactor, lambda: produced > 0)
             await pause(reactor, 0.1)
-            # What a loopback socket holds is a few MB, all of it is 50
-            assert produced < 60
+            # What a loopback socket holds is a few MB, on some machines many; all of it is 50
+            assert produced < 150
             go_on.callback(None)
             (outcome,) = await sending
             assert outcome.verdict == "delivered"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -25,6 +24,8 @@ from relaymail.smtp.tls import ServerTLS
 from tests.conftest import reactor
 from tests.smtp.memory import Company, Counter, RecordingSession
 from tests.smtp_client.sending import BODY, in_parts, mail
+from tests.support.polling import LIMIT
+from tests.support.ports import free_port
 from tests.support.waiting import pause, until
 
 SINK = shutil.which("smtp-sink", path="/usr/sbin:/usr/bin:/usr/lib/postfix/sbin")
@@ -36,21 +37,20 @@ needs_sink = pytest.mark.skipif(SINK is None, reason="Postfix's smtp-sink is not
 def sink(*options: str) -> Iterator[int]:
     """smtp-sink with these options; its port."""
     assert SINK is not None
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     user = ("-u", "nobody") if Path("/proc/self").stat().st_uid == 0 else ()
     process = subprocess.Popen([SINK, *user, *options, f"127.0.0.1:{port}", "100"])
     try:
         yield port
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(LIMIT)
 
 
 async def open_to(port: int) -> ClientConnection:
     """Connect to a program that may just be starting."""
     tls = TLSRequirement.opportunistic()
-    end = reactor.seconds() + 10
+    end = reactor.seconds() + LIMIT
     while True:
         try:
             return await connect(reactor, "127.0.0.1", port, host="sink.test", helo="relay.test", tls=tls)

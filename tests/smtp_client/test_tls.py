@@ -215,7 +215,7 @@ class TestOpportunistic:
             sending = Deferred.fromCoroutine(connection.send(mail(), parts()))
             await until(reactor, lambda: produced > 0)
             await pause(reactor, 0.1)
-            assert produced < 60
+            assert produced < 150
             go_on.callback(None)
             (outcome,) = await sending
             assert (outcome.verdict, outcome.phase, outcome.in_doubt) == ("deferred", "transfer", False)

@@ -12,11 +12,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, pkcs12
 from OpenSSL import SSL
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent
 
 from relaymail.smtp.tls import CertificateError, ServerTLS, describe_connection, self_signed
+from tests.conftest import reactor
 from tests.smtp_tls.conftest import NAME, Authority, Issued, connected, context, issue, serving, trusting_all
+from tests.support.waiting import until
 
 Write = Callable[..., Path]
 
@@ -253,8 +255,6 @@ def test_a_reload_by_hand_tells_whether_there_was_another(write: Write, authorit
 
 
 async def test_it_looks_by_itself_until_stopped(write: Write, authority: Authority) -> None:
-    from twisted.internet import reactor
-
     old, new = authority.issue(), authority.issue()
     tls = ServerTLS(write("x", pem(old, authority)))
     clock = Clock()
@@ -265,15 +265,8 @@ async def test_it_looks_by_itself_until_stopped(write: Write, authority: Authori
     clock.advance(1.9)
     assert tls.facts == before
     clock.advance(0.2)
-    for _ in range(1000):
-        if tls.facts != before:
-            break
-        await deferLater(reactor, 0.005)
-    assert tls.facts != before
-    for _ in range(1000):
-        if clock.getDelayedCalls():
-            break
-        await deferLater(reactor, 0.005)
+    await until(reactor, lambda: tls.facts != before)
+    await until(reactor, lambda: bool(clock.getDelayedCalls()))
     assert len(clock.getDelayedCalls()) == 1
     tls.stop()
     tls.stop()

@@ -206,7 +206,8 @@ def test_a_socket_folder_somebody_else_has_prepared_is_refused(folder: Path) -> 
         with pytest.raises(EmbeddedPostgresError, match="Remove it"):
             make_sockets(place, us)
         sockets.unlink()
-        sockets.mkdir(mode=0o755)
+        sockets.mkdir()
+        sockets.chmod(0o755)
         with pytest.raises(EmbeddedPostgresError, match="alone"):
             make_sockets(place, us)
     finally:
