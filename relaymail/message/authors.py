@@ -23,7 +23,7 @@ _LIMITS: Final = ParseLimits(
 )
 
 
-def authors(raw: Raw, *, clock: Callable[[], float] = time.monotonic) -> tuple[str, ...] | None:
+def authors(raw: Raw, *, clock: Callable[[], float] = time.thread_time) -> tuple[str, ...] | None:
     """Every address of every ``From:`` field, in order; ``None`` where there is no such field.
 
     To be called in a thread: the time is linear in the size of the header section, which the listener limits.

@@ -40,7 +40,7 @@ class ParseLimits:
     body_characters: int = 8 * MIB
     """Characters of each text column."""
     seconds: float = 2.0
-    """Time for the whole reading."""
+    """Processor time for the whole reading: what is read of a message is the same on a busy machine."""
 
 
 class Exhausted(Exception):

@@ -88,12 +88,12 @@ def summarize(
     raw: Raw | memoryview,
     *,
     limits: ParseLimits = _DEFAULT_LIMITS,
-    clock: Callable[[], float] = time.monotonic,
+    clock: Callable[[], float] = time.thread_time,
 ) -> Summary:
     """Read a message. Never raises.
 
     ``raw`` is not kept; of a memory view that is not the whole of its bytes or map a copy is made. ``clock``
-    gives seconds and never goes back.
+    gives seconds and never goes back; by default those that this thread has worked.
     """
     budget = Budget(limits, clock)
     reading = _Reading(_searchable(raw), budget)

@@ -82,7 +82,7 @@ def stored(
         )
         return Stored(database, bob, await _store(database, bob, folder))
 
-    yield run_on_reactor(store_all(), limit=180.0)
+    yield run_on_reactor(store_all(), limit=900.0)
     run_on_reactor(database.stop())
     postgres.drop_database(name)
 

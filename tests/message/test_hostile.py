@@ -7,6 +7,7 @@ quadratic work is sixty-four times.
 
 from __future__ import annotations
 
+import inspect
 import random
 import time
 import tracemalloc
@@ -14,6 +15,7 @@ from collections.abc import Callable
 
 import pytest
 
+from relaymail.message.authors import authors
 from relaymail.message.summary import ParseLimits, Summary, summarize
 
 Maker = Callable[[int], bytes]
@@ -305,6 +307,11 @@ def test_a_large_attachment_costs_no_memory() -> None:
     finally:
         tracemalloc.stop()
     assert peak < 4 * MIB
+
+
+@pytest.mark.parametrize("read", [summarize, authors])
+def test_what_is_read_does_not_depend_on_what_else_the_machine_does(read: Callable[..., object]) -> None:
+    assert inspect.signature(read).parameters["clock"].default is time.thread_time
 
 
 def test_the_time_limit_holds_where_the_work_is_long() -> None:
