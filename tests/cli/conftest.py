@@ -31,7 +31,7 @@ class Command:
             cwd=self.folder,
             env={"PATH": "/usr/bin:/bin", **(self.environment if environment is None else environment)},
             capture_output=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         assert b"Traceback" not in done.stderr, done.stderr.decode()

@@ -9,9 +9,10 @@ import pytest
 from relaymail.dns import MX, DNSFailure, NoSuchDomain, Resolver
 from tests.conftest import reactor
 from tests.support.dns_server import Entry, ThreadedDNSServer
+from tests.support.ipv6 import IPV6_LOOPBACK
 
 
-@pytest.fixture(params=["127.0.0.1", "::1"])
+@pytest.fixture(params=["127.0.0.1", IPV6_LOOPBACK])
 def threaded(request: pytest.FixtureRequest) -> Iterator[ThreadedDNSServer]:
     server = ThreadedDNSServer(interface=request.param)
     server.start()

@@ -23,6 +23,7 @@ from tests.dns.server import (
     truncated,
     wrong_id,
 )
+from tests.support.ipv6 import needs_ipv6
 from tests.support.waiting import pause, until
 
 
@@ -163,6 +164,7 @@ async def test_the_next_server_is_asked_when_the_first_is_silent(
     assert await resolver.mx("example.test") == [MX(10, "mx.example.test")]
 
 
+@needs_ipv6
 async def test_a_server_on_ipv6_is_asked(dns_servers: Callable[[str], DNSServer]) -> None:
     server = dns_servers("::1")
     server.behaviour = truncated(answer("10 mx.example.test."))

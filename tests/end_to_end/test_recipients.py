@@ -131,7 +131,7 @@ def test_the_null_sender_is_taken(host: Host, demo: User) -> None:
 
 
 def test_refused_recipients_do_not_keep_the_message_from_the_others(host: Host, demo: User) -> None:
-    with smtplib.SMTP("localhost", host.ports.mx, timeout=30) as client:
+    with smtplib.SMTP("localhost", host.ports.mx, timeout=120) as client:
         refused = client.sendmail("friend@example.org", ["nobody@example.test", demo.address], message())
     assert refused == {"nobody@example.test": (550, b"5.1.1 No such mailbox")}
 

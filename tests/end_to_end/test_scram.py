@@ -227,7 +227,7 @@ def test_msmtp_submits(scram: Host, user: User, tmp_path: Path) -> None:
         [msmtp, "--debug", "-C", str(settings), user.address],
         input=message("Subject: From msmtp", sender=user.address, message_id=message_id),
         capture_output=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr.decode(errors="replace")
@@ -246,7 +246,7 @@ def test_gsasl_binds_the_channel_with_an_exporter(scram: Host, user: User, clien
         ],
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     output = (done.stdout + done.stderr).decode(errors="replace")

@@ -17,6 +17,7 @@ from twisted.internet.threads import deferToThread
 from relaymail.health import HealthCheck, HealthMonitor, HealthServer, Result, Status
 from tests.conftest import reactor, run_on_reactor
 from tests.health.support import Check, fixed, request
+from tests.support.ipv6 import IPV6_LOOPBACK, needs_ipv6
 from tests.support.polling import LIMIT
 from tests.support.waiting import pause, until
 
@@ -197,6 +198,7 @@ async def reaches(host: str, port: int) -> bool:
     return await deferToThread(ask) == b"HTTP/1.1 200"
 
 
+@needs_ipv6
 async def test_localhost_is_loopback_of_both_families_on_one_port() -> None:
     server = listening("localhost")
     assert sorted(host for host, _ in server.addresses) == ["127.0.0.1", "::1"]
@@ -206,6 +208,7 @@ async def test_localhost_is_loopback_of_both_families_on_one_port() -> None:
     await server.stop()
 
 
+@needs_ipv6
 async def test_all_interfaces_are_those_of_both_families() -> None:
     server = listening(None)
     [port] = {port for _, port in server.addresses}
@@ -214,7 +217,7 @@ async def test_all_interfaces_are_those_of_both_families() -> None:
     await server.stop()
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("host", ["127.0.0.1", IPV6_LOOPBACK])
 async def test_an_address_is_only_that_address(host: str) -> None:
     server = listening(host)
     [(where, port)] = server.addresses
@@ -257,6 +260,7 @@ async def test_a_port_that_is_taken_is_an_error_at_start(host: str | None) -> No
             listening(host, other.getsockname()[1])
 
 
+@needs_ipv6
 async def test_after_a_failed_start_nothing_is_left_listening() -> None:
     with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as other:
         other.bind(("::1", 0))

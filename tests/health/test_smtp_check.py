@@ -13,6 +13,7 @@ from relaymail.health.checks import smtp_check
 from relaymail.smtp.probe import ProbeRegistry
 from tests.conftest import reactor
 from tests.health.support import Listen, Listener
+from tests.support.ipv6 import IPV6_LOOPBACK, needs_ipv6
 from tests.support.waiting import pause, until
 
 
@@ -33,7 +34,7 @@ async def run(listener: Listener, probes: ProbeRegistry | None = None, limit: fl
         b"220 bare line end\n",
     ],
 )
-@pytest.mark.parametrize("interface", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("interface", ["127.0.0.1", IPV6_LOOPBACK])
 async def test_a_server_that_greets_is_healthy(listen: Listen, greeting: bytes, interface: str) -> None:
     listener = listen(greeting, interface)
     result = await run(listener)
@@ -135,7 +136,9 @@ async def test_a_port_that_is_not_open_is_unhealthy() -> None:
     assert await check.run() == Result(Status.UNHEALTHY, "SMTP server is not listening")
 
 
-@pytest.mark.parametrize(("bound", "reached"), [("0.0.0.0", "127.0.0.1"), ("::", "::1")])
+@pytest.mark.parametrize(
+    ("bound", "reached"), [("0.0.0.0", "127.0.0.1"), pytest.param("::", "::1", marks=needs_ipv6)]
+)
 async def test_a_wildcard_is_reached_over_loopback(listen: Listen, bound: str, reached: str) -> None:
     listener = listen(b"220 hello\r\n", reached)
     listener.address = (bound, listener.address[1])

@@ -26,6 +26,7 @@ from relaymail.settings import Secret
 from tests.conftest import reactor, run_on_reactor
 from tests.notify.api import Api, Raw, Received, silence, status
 from tests.notify.rows import until
+from tests.support.ipv6 import needs_ipv6
 
 PAYLOAD = '{"userIds": ["6f1c"], "email": {"subject": "Grüße"}}'
 PATH = b"/api/internal/notifications/new-email"
@@ -103,6 +104,7 @@ async def test_the_base_url_may_have_a_path_and_a_slash(
     assert api.requests[0].path == path
 
 
+@needs_ipv6
 async def test_the_base_url_may_have_an_ipv6_address(client: Client) -> None:
     api = Api(address="::1")
     outcome = await client.at(api.url + "/relate").post(PAYLOAD)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.support.polling import until
 
-LIMIT = 60.0
+LIMIT = 180.0
 """Seconds after which a program has hung."""
 
 

@@ -169,7 +169,7 @@ def test_the_image_takes_mail_drains_and_comes_back_after_a_kill(container: Cont
         container.relaymail("user add demo@example.test")
         key = json.loads(container.relaymail("key create demo@example.test --name test --json"))["key"]
         certificate = container.read("/var/lib/relaymail/certificate.pem")
-        with smtplib.SMTP("localhost", container.submission, timeout=30) as client:
+        with smtplib.SMTP("localhost", container.submission, timeout=120) as client:
             client.starttls(context=ssl.create_default_context(cadata=certificate))
             client.login("demo@example.test", key)
             client.sendmail("demo@example.test", ["demo@example.test"], "Subject: submission\n\nHello\n")
@@ -181,7 +181,7 @@ def test_the_image_takes_mail_drains_and_comes_back_after_a_kill(container: Cont
     with container.host() as host:
         host.wait_for("relaymail is up")
         assert subjects(container) == ["mx", "submission"]
-        with smtplib.SMTP("127.0.0.1", container.mx, timeout=30) as client:
+        with smtplib.SMTP("127.0.0.1", container.mx, timeout=120) as client:
             client.ehlo("client.example.org")
             client.mail("friend@example.org")
             client.rcpt("demo@example.test")

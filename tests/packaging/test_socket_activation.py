@@ -84,7 +84,7 @@ def subjects(data: Path, environ: Mapping[str, str]) -> set[str]:
 def smtp_check(environ: Mapping[str, str]) -> Any:
     """The report of the check named ``smtp``."""
     try:
-        with urllib.request.urlopen(f"{environ['HealthCheck__Url']}/healthz", timeout=10) as answer:
+        with urllib.request.urlopen(f"{environ['HealthCheck__Url']}/healthz", timeout=120) as answer:
             report = json.load(answer)
     except urllib.error.HTTPError as error:
         report = json.load(error)
@@ -114,7 +114,7 @@ def test_every_listener_takes_mail_on_its_socket_and_restarts_refuse_nobody(
     # Nobody runs now, and still the connection is taken: it waits in the socket
     waiting = socket.create_connection(("127.0.0.1", mx))
     with waiting, activated(sockets, data, tmp_path / "second.log", environ) as host:
-        waiting.settimeout(60)
+        waiting.settimeout(120)
         assert waiting.recv(100).startswith(b"220 ")
         waiting.sendall(b"QUIT\r\n")
         deliver(mx, "after the restart")

@@ -26,6 +26,7 @@ from relaymail.smtp.tls import ServerTLS, development_certificate
 from tests.conftest import reactor
 from tests.end_to_end.wire import LIMIT, Closed, Wire
 from tests.smtp.memory import Counter, RecordingSession
+from tests.support.ipv6 import needs_ipv6
 from tests.support.waiting import until
 
 MX = Policy("mx", "mx.example.test", strict_newlines=True)
@@ -112,6 +113,7 @@ async def said(act: Callable[..., Any], *arguments: object) -> Any:
 # Opening
 
 
+@needs_ipv6
 async def test_sockets_are_bound_first_and_served_later(server: Server) -> None:
     sockets = bind("mx", ["127.0.0.1", "::1"], 0)
     names = [listening.getsockname() for listening in sockets]

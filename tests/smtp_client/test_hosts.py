@@ -14,6 +14,7 @@ from relaymail.smtp.client_reply import RemoteReply
 from tests.conftest import reactor
 from tests.smtp_client.sending import BODY, OUR_NAME, in_parts, mail, one_outcome, open_to, refusal_of
 from tests.support import rude_host
+from tests.support.ipv6 import needs_ipv6
 from tests.support.rude_host import EXTENSIONS, NAME, FakeTime, RudeHost, Script, Session, polite
 from tests.support.waiting import pause, until
 
@@ -239,6 +240,7 @@ class TestBeforeMail:
             await open_to(host, bind_address="127.0.0.2")
             assert host.session.transport.getPeer().host == "127.0.0.2"
 
+    @needs_ipv6
     async def test_connects_over_ipv6(self) -> None:
         async with RudeHost(reactor, polite, interface="::1") as host:
             assert (await one_outcome(host)).verdict == "delivered"
