@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import re
 import secrets
@@ -16,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 from uuid import UUID, uuid4
 
 import bcrypt
@@ -211,6 +214,15 @@ class Host:
         )
         assert match is not None
         return int(match[1]) * 1024
+
+    def health(self) -> dict[str, Any]:
+        """What each check of ``/healthz`` finds, by name; those of the network may fail where there is none."""
+        try:
+            with urlopen(f"http://localhost:{self.ports.health}/healthz", timeout=LIMIT) as answer:
+                report = json.load(answer)
+        except HTTPError as error:
+            report = json.load(error)
+        return {check["name"]: check for check in report["checks"]}
 
     # Its command line and its database
 

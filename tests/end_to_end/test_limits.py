@@ -9,8 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 import pytest
 
@@ -18,7 +16,7 @@ from tests.end_to_end.conftest import MakeHost
 from tests.end_to_end.host import Host
 from tests.end_to_end.mail import message
 from tests.end_to_end.wire import Answer, Closed, Wire
-from tests.support.polling import LIMIT, until
+from tests.support.polling import until
 
 PROXY = "127.0.0.2"
 RECIPIENT = "demo@example.test"
@@ -195,17 +193,7 @@ def test_the_operator_resets_a_client(proxied: Host, client: str) -> None:
 def test_the_health_check_passes_a_listener_that_wants_a_header_from_it(new_host: MakeHost) -> None:
     host = new_host({"Smtp__ProxyNetworks__0": "127.0.0.0/8"})
     host.start()
-
-    def health() -> str:
-        try:
-            with urlopen(f"http://localhost:{host.ports.health}/healthz", timeout=LIMIT) as answer:
-                report = json.load(answer)
-        except HTTPError as error:
-            report = json.load(error)
-        (found,) = [check["status"] for check in report["checks"] if check["name"] == "smtp"]
-        return str(found)
-
-    until(lambda: health() == "Healthy")
+    until(lambda: host.health()["smtp"]["status"] == "Healthy")
 
 
 def open_connections(host: Host, client: str) -> int:

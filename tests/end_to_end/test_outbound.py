@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import email
 import email.policy
-import json
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +16,7 @@ from tests.end_to_end.api import Api
 from tests.end_to_end.host import Host, User
 from tests.end_to_end.mail import message
 from tests.end_to_end.outbound import Internet, attempts, first_attempt, internet, states, until_state
-from tests.support.polling import LIMIT, until
+from tests.support.polling import until
 
 
 class World(NamedTuple):
@@ -332,15 +330,7 @@ def test_a_message_that_goes_round_ends(world: World) -> None:
 
 
 def test_the_health_check_looks_at_the_queue(world: World) -> None:
-    def check() -> tuple[str, dict[str, int]]:
-        with urllib.request.urlopen(
-            f"http://localhost:{world.host.ports.health}/healthz", timeout=LIMIT
-        ) as answer:
-            report = json.load(answer)
-        (found,) = [one for one in report["checks"] if one["name"] == "delivery-queue"]
-        return found["status"], found["data"]
-
-    status, data = check()
-    assert {"queuedCount", "stalledCount", "highRetryCount"} <= set(data)
-    assert status in {"Healthy", "Degraded"}
-    assert data["stalledCount"] == 0
+    found = world.host.health()["delivery-queue"]
+    assert {"queuedCount", "stalledCount", "highRetryCount"} <= set(found["data"])
+    assert found["status"] in {"Healthy", "Degraded"}
+    assert found["data"]["stalledCount"] == 0

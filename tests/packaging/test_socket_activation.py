@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from tests.packaging.program import Program, deliver, running
+from tests.support.ipv6 import needs_ipv6
 from tests.support.ports import free_port, free_ports
 
 TWISTD = str(Path(sys.executable).with_name("twistd"))
@@ -91,6 +92,7 @@ def smtp_check(environ: Mapping[str, str]) -> Any:
     return next(check for check in report["checks"] if check["name"] == "smtp")
 
 
+@needs_ipv6
 def test_every_listener_takes_mail_on_its_socket_and_restarts_refuse_nobody(
     sockets: list[socket.socket], environ: dict[str, str], tmp_path: Path
 ) -> None:
