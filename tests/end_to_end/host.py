@@ -216,7 +216,7 @@ class Host:
         return int(match[1]) * 1024
 
     def health(self) -> dict[str, Any]:
-        """What each check of ``/healthz`` finds, by name; those of the network may fail where there is none."""
+        """What each check of ``/healthz`` finds, by name; those of the network may fail where is none."""
         try:
             with urlopen(f"http://localhost:{self.ports.health}/healthz", timeout=LIMIT) as answer:
                 report = json.load(answer)
