@@ -22,6 +22,8 @@ class GroupCommit(Generic[T, R]):
     :param flights: batches under way at the same time.
     :param worth: items that must wait before another flight leaves beside the first. Fewer and fuller batches
         cost less: 10 instead of 1 saves a tenth of the CPU here and a fifth in PostgreSQL.
+    :param worth_octets: the same for their weight: where it is the octets that cost, fuller batches save
+        nothing, and another flight keeps another processor busy.
     :param largest: most items in a batch.
     :param heaviest: octets above which a batch takes no more items.
     """
@@ -34,6 +36,7 @@ class GroupCommit(Generic[T, R]):
         *,
         flights: int = 2,
         worth: int = 16,
+        worth_octets: int = 256 * 1024,
         largest: int = 64,
         heaviest: int = 1024 * 1024,
     ) -> None:
@@ -42,9 +45,12 @@ class GroupCommit(Generic[T, R]):
         self._seconds = seconds
         self._flights = flights
         self._worth = worth
+        self._worth_octets = worth_octets
         self._largest = largest
         self._heaviest = heaviest
         self._waiting: deque[tuple[T, Deferred[R], float]] = deque()
+        self._weight = 0
+        """Octets of all that wait."""
         self._flying = 0
 
     @property
@@ -59,13 +65,18 @@ class GroupCommit(Generic[T, R]):
         """
         done: Deferred[R] = Deferred(self._withdraw)
         self._waiting.append((item, done, self._seconds()))
-        if self._flying == 0 or (self._flying < self._flights and len(self._waiting) >= self._worth):
+        self._weight += self._weigh(item)
+        if self._flying == 0 or (self._flying < self._flights and self._is_worth_a_flight()):
             self._flying += 1
             Deferred.fromCoroutine(self._fly())
         return done
 
+    def _is_worth_a_flight(self) -> bool:
+        return len(self._waiting) >= self._worth or self._weight >= self._worth_octets
+
     def _withdraw(self, done: Deferred[R]) -> None:
         self._waiting = deque(entry for entry in self._waiting if entry[1] is not done)
+        self._weight = sum(self._weigh(item) for item, _, _ in self._waiting)
 
     async def _fly(self) -> None:
         while self._waiting:
@@ -81,11 +92,13 @@ class GroupCommit(Generic[T, R]):
         self._flying -= 1
 
     def _next_batch(self) -> list[tuple[T, Deferred[R], float]]:
-        batch = [self._waiting.popleft()]
-        weight = self._weigh(batch[0][0])
+        batch: list[tuple[T, Deferred[R], float]] = []
+        weight = 0
         while self._waiting and len(batch) < self._largest:
-            weight += self._weigh(self._waiting[0][0])
-            if weight > self._heaviest:
+            heavier = weight + self._weigh(self._waiting[0][0])
+            if batch and heavier > self._heaviest:
                 break
+            weight = heavier
             batch.append(self._waiting.popleft())
+        self._weight -= weight
         return batch

@@ -55,6 +55,24 @@ def test_a_second_flight_leaves_when_enough_wait_and_never_a_third() -> None:
     assert f.batches[2][0] == ["e", "f", "g"]
 
 
+def test_a_second_flight_leaves_when_what_waits_is_heavy() -> None:
+    f = Flights(flights=2, worth=100, worth_octets=10)
+    waits = [f.group.add(item) for item in ("a", "bbbb", "cccc")]
+    waits[1].addErrback(lambda failure: failure.trap(CancelledError))
+    waits[1].cancel()
+    f.group.add("dddd")
+    assert [items for items, _ in f.batches] == [["a"]]
+    f.group.add("ee")
+    assert [items for items, _ in f.batches] == [["a"], ["cccc", "dddd", "ee"]]
+    f.land(0)
+    f.land(1)
+    f.group.add("f")
+    f.group.add("g" * 9)
+    assert [items for items, _ in f.batches[2:]] == [["f"]]
+    f.group.add("h")
+    assert [items for items, _ in f.batches[2:]] == [["f"], ["g" * 9, "h"]]
+
+
 def test_a_batch_is_bounded_in_items_and_weight() -> None:
     f = Flights(flights=1, largest=3, heaviest=10)
     for item in ("a", "bbbb", "bbbb", "bbbb", "c", "c", "c", "c", "x" * 99, "d"):
