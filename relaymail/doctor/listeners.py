@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from relaymail.doctor.sockets import Program, listening_program
+from relaymail.health.loopback import reachable
 from relaymail.settings import Settings
 from relaymail.smtp.policy import is_in
 
@@ -30,7 +31,6 @@ State = Literal["free", "ours", "another", "closed", "denied", "silent"]
 
 _GREETING = re.compile(r"220[ -](\S+) ESMTP relaymail\b|421[ -]4\.(?:3\.2|7\.[01]) ")
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,9})", re.IGNORECASE)
-_WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Listener:
     @property
     def target(self) -> str:
         """Where to connect to."""
-        return _WILDCARDS.get(self.address, self.address)
+        return reachable(self.address)
 
     def __str__(self) -> str:
         return f"{self.name} port {self.port}"
@@ -94,7 +94,7 @@ def asked_for(settings: Settings, *, has_certificate: bool) -> list[Listener]:
         if smtp.mx.enabled:
             wanted.append(("mx", "Smtp:Mx:Port", smtp.mx.port, ends.mx))
     address = next((a for a in smtp.bind_addresses if ":" not in a), next(iter(smtp.bind_addresses), "::1"))
-    target = _WILDCARDS.get(address, address)
+    target = reachable(address)
     listeners = [
         Listener(name, key, address, port, proxied=is_in(smtp.proxy_networks, target))
         for name, key, port, endpoint in wanted

@@ -14,6 +14,7 @@ from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from relaymail.health.loopback import reachable
 from relaymail.health.result import HealthCheck, Result, Status
 from relaymail.smtp.policy import Network, is_in
 from relaymail.smtp.probe import ProbeRegistry
@@ -32,8 +33,6 @@ LONGEST_SHOWN = 100
 """Characters shown of a greeting."""
 
 _EXPECTED = re.compile(rb"220(?:[ -]|$)")
-
-_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared, not bound
 
 Where = Callable[[], tuple[str, int] | None]
 """Address and port that submission listens on, wildcards allowed; ``None`` while it does not."""
@@ -59,7 +58,7 @@ def smtp_check(
         address = where()
         if address is None:
             return Result(Status.UNHEALTHY, "SMTP server is not listening")
-        host, port = _WILDCARDS.get(address[0], address[0]), address[1]
+        host, port = reachable(address[0]), address[1]
         server = f"SMTP server on port {port}"
         deadline = reactor.seconds() + limit
         try:
