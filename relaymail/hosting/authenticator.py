@@ -1,4 +1,4 @@
-"""Checks logins: the user's e-mail address and an API key (smtp.md 7)."""
+"""Checks logins: the user's e-mail address and an API key."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ LONGEST_QUEUE = 64
 """Checks under way or waiting: at cost 11 some 5 s of work for two threads."""
 
 LONGEST_PASSWORD = 72
-"""Octets that bcrypt looks at; a longer password is never right (smtp.md 7)."""
+"""Octets that bcrypt looks at; a longer password is never right."""
 
 _NOBODYS_HASH = "$2b$11$37kXnHxFlUVOt/cmn2kwvuqc55/hmjE.eNzXo275NKP1Ertz5Uqhq"
 """Hash, of the API's cost, of a random text nobody knows: an unknown user's password is held against it."""

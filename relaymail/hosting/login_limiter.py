@@ -1,4 +1,4 @@
-"""Slows down and locks out a client that keeps giving wrong passwords (smtp.md 5, ``Security:RateLimit``).
+"""Slows down and locks out a client that keeps giving wrong passwords (``Security:RateLimit``).
 
 What is counted is the client's address alone. A count per account would let anyone lock its owner out, and
 one count for the whole world would lock out everyone.
