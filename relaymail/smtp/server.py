@@ -10,14 +10,13 @@ import re
 from collections.abc import Coroutine
 from typing import Any, Final
 
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IHandshakeListener,
     IPushProducer,
 )
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -28,6 +27,7 @@ from relaymail.smtp.content import SLICE
 from relaymail.smtp.deadline import Deadline
 from relaymail.smtp.dialogue import Dialogue, Expects
 from relaymail.smtp.ending import ending
+from relaymail.smtp.journal import Journal
 from relaymail.smtp.limits import Visit
 from relaymail.smtp.output import Output
 from relaymail.smtp.policy import MINUTE
@@ -35,8 +35,6 @@ from relaymail.smtp.reply import Reply, ReplyError
 from relaymail.smtp.session import Peer, TLSFacts
 from relaymail.smtp.surroundings import Crowd, Surroundings
 from relaymail.smtp.tls import channel_binding, describe_connection
-
-log = Logger()
 
 INPUT_MARK: Final = 128 * 1024
 """Octets of pipelined input held while a command is being decided; more is left in the kernel."""
@@ -92,8 +90,6 @@ class ESMTPServer(Protocol):
         self._stored = False
         self._last: Reply | None = None
         """The reply that closed the session."""
-        self._refusals: frozenset[str] = frozenset()
-        """Reasons of refusals that have been logged."""
         self._visit = Visit(surroundings.clients)
 
     # The connection
@@ -102,6 +98,7 @@ class ESMTPServer(Protocol):
         """Greet, or say why not."""
         self.peer = Peer(self._around.new_session_id(), self._policy.listener, *self._client)
         around, transport = self._around, self.transport
+        self._journal = Journal(self.peer, around.observer)
         session = around.new_session(self.peer)
         # Nothing here leads back to us, so that all of it goes with the connection, and not with the garbage
         self.dialogue = Dialogue(
@@ -170,29 +167,9 @@ class ESMTPServer(Protocol):
             self._tell_end(reason)
 
     def _tell_end(self, reason: Failure) -> None:
-        """The one line of a session in the log, and its place in the metrics."""
-        peer, dialogue = self.peer, self.dialogue
-        seconds = self._reactor.seconds() - self._began
         if self._opening is not None and self._last is self._opening and self._opening.reason is not None:
-            self._refused(self._opening.reason)
-        end = ending(self._last, reason)
-        tls = peer.tls
-        log.info(
-            "Session {session} on {listener} from {client} ended: {end}; login {login}, {messages} messages"
-            " to {recipients} recipients, {bytes} bytes, {errors} errors, {tls}, {seconds:.2f} s",
-            session=peer.session_id,
-            listener=peer.listener,
-            client=peer.address,
-            end=end,
-            login=peer.login or "none",
-            messages=dialogue.messages,
-            recipients=dialogue.recipients,
-            bytes=dialogue.octets,
-            errors=dialogue.errors,
-            tls=f"{tls.version} {tls.cipher}" if tls else "no TLS",
-            seconds=seconds,
-        )
-        self._around.observer.session_ended(peer.listener, tls.version if tls else None, end, seconds)
+            self._journal.refused(self._opening.reason)
+        self._journal.ended(self.dialogue, ending(self._last, reason), self._reactor.seconds() - self._began)
 
     def readConnectionLost(self) -> None:
         """The client sends no more; what it sent is still answered."""
@@ -334,11 +311,7 @@ class ESMTPServer(Protocol):
         """Anything nobody foresaw is temporary: a bug or a fault of ours must not bounce mail."""
         if isinstance(failure.value, ReplyError):
             return failure.value.reply
-        self._around.observer.unexpected_error()
-        if failure.check(CancelledError, TimeoutError):
-            log.error("Session {session}: our own work took too long", session=self.peer.session_id)
-        else:
-            log.failure("Session {session}: unforeseen error", failure, session=self.peer.session_id)
+        self._journal.unforeseen(failure)
         return reply.TEMPORARY
 
     def _take_content(self) -> bool:
@@ -415,22 +388,10 @@ class ESMTPServer(Protocol):
         self._around.observer.replied(answer.code)
         # Whether it is our own probe that we turn away is known by the end of the session
         if answer.reason is not None and answer is not self._opening:
-            self._refused(answer.reason)
+            self._journal.refused(answer.reason)
         if answer.closes:
             self._last = answer
             self._close()
-
-    def _refused(self, reason: str) -> None:
-        """Tell of a refusal; the log hears once, or whoever is refused could fill it."""
-        self._around.observer.refused(reason)
-        if reason not in self._refusals:
-            self._refusals |= {reason}
-            log.info(
-                "Session {session}: refused {client}: {reason}",
-                session=self.peer.session_id,
-                client=self.peer.address,
-                reason=reason,
-            )
 
     def _close(self) -> None:
         """Close behind what was written."""
