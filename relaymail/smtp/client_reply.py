@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Final
 
 LINE_OCTETS: Final = 2048
-"""Longest line of a reply; RFC 5321 4.5.3.1.5 has 512."""
+"""What is kept of a line of a reply; RFC 5321 4.5.3.1.5 has 512."""
 LINES: Final = 200
 """Most lines of one reply: an EHLO reply has twenty, a wordy refusal thirty."""
 REPLY_OCTETS: Final = 64 * 1024
-"""Most octets of one reply."""
+"""Most octets of one reply, those that are not kept included."""
 SHOWN_CHARACTERS: Final = 4000
 """Characters of a reply that are shown."""
 
@@ -77,7 +77,9 @@ class RemoteReply:
 class ReplyReader:
     """Cuts what comes into replies, whatever way it is cut into packets.
 
-    A line may end in a bare LF. All lines of a reply must have the same code (RFC 5321 4.2.1).
+    A line may end in a bare LF. All lines of a reply must have the same code (RFC 5321 4.2.1). Of a line longer
+    than :data:`LINE_OCTETS` the beginning counts: a host that talks too much has answered all the same, and
+    what it has taken must not be sent again.
     """
 
     __slots__ = ("_buffer", "_code", "_lines", "_octets")
@@ -110,7 +112,7 @@ class ReplyReader:
         """Take one line; whether the reply is complete with it."""
         self._check_length(line)
         self._octets += len(line) + 2
-        match = _LINE.fullmatch(line)
+        match = _LINE.fullmatch(line[:LINE_OCTETS])
         if match is None:
             raise BadReply(f"what came is no SMTP reply: {shown(line)[:80]!r}")
         if self._lines and match[1] != self._code:
@@ -126,8 +128,8 @@ class ReplyReader:
         return False
 
     def _check_length(self, line: bytes) -> None:
-        if len(line) > LINE_OCTETS:
-            raise BadReply(f"a reply line is longer than {LINE_OCTETS} octets")
+        if self._octets + len(line) > REPLY_OCTETS:
+            raise BadReply(f"a reply is longer than {REPLY_OCTETS} octets")
 
 
 def shown(octets: bytes) -> str:

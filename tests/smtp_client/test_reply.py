@@ -110,9 +110,19 @@ def test_replies_before_what_is_none_count() -> None:
 
 
 def test_a_line_that_does_not_end_is_not_kept() -> None:
-    assert read(b"250 " + b"x" * LINE_OCTETS)[1] is not None
-    assert read(b"250 " + b"x" * (LINE_OCTETS - 4) + b"\r\n")[1] is None
-    assert read(b"250 " + b"x" * (LINE_OCTETS - 3) + b"\r\n")[1] is not None
+    assert read(b"250 " + b"x" * REPLY_OCTETS)[1] is not None
+    assert read(b"250 " + b"x" * (REPLY_OCTETS - 4) + b"\r\n")[1] is None
+    assert read(b"250 " + b"x" * (REPLY_OCTETS - 3) + b"\r\n")[1] is not None
+    assert read(b"250-" + b"x" * (REPLY_OCTETS - 100) + b"\r\n250 " + b"x" * 100 + b"\r\n")[1] is not None
+
+
+@pytest.mark.parametrize(("code", "status"), [(250, "2.0.0"), (550, "5.1.1"), (450, "4.2.0")])
+def test_a_long_line_says_what_it_says(code: int, status: str) -> None:
+    # Behind the final dot, a 250 that is not understood is a message sent again and again
+    text = f"{status} ".encode() + b"x" * 10_000
+    reply = only(b"%d-%s\r\n%d %s\r\n" % (code, text, code, text))
+    assert (reply.code, reply.status) == (code, status)
+    assert [len(line) for line in reply.lines] == [LINE_OCTETS - 4] * 2
 
 
 def test_a_reply_that_does_not_end_is_not_kept() -> None:
@@ -138,6 +148,7 @@ LINE = st.one_of(
     st.sampled_from([b"250 ok", b"250-more", b"251 ok", b"550 5.1.1 no", b"354", b"x", b"", b"250-\xff\r"]),
     st.binary(max_size=12).map(lambda text: b"250 " + text),
     st.just(b"250 " + b"x" * LINE_OCTETS),
+    st.just(b"250-" + b"x" * (REPLY_OCTETS // 2)),
 )
 
 
