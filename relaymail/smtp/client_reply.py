@@ -77,9 +77,9 @@ class RemoteReply:
 class ReplyReader:
     """Cuts what comes into replies, whatever way it is cut into packets.
 
-    A line may end in a bare LF. All lines of a reply must have the same code (RFC 5321 4.2.1). Of a line longer
-    than :data:`LINE_OCTETS` the beginning counts: a host that talks too much has answered all the same, and
-    what it has taken must not be sent again.
+    A line may end in a bare LF. All lines of a reply must have the same code (RFC 5321 4.2.1). Of a line
+    longer than :data:`LINE_OCTETS` the beginning counts: a host that talks too much has answered all the
+    same, and what it has taken must not be sent again.
     """
 
     __slots__ = ("_buffer", "_code", "_lines", "_octets")
