@@ -283,7 +283,9 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
     def doRead(self) -> None:
         """Called by the reactor."""
         if not self._ready:
-            super().doRead()
+            # Past txpostgres' own: where libpq found the server gone and closed the socket, that watches it
+            # on and fails in the reactor. The polling below it watches what there is to wait for
+            super(txpostgres.Connection, self).doRead()
         elif self._answer is not None:
             self._advance()
         else:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import LogLevel, capturedLogs
 
 from relaymail.store.connection import Connection
 from relaymail.store.database import CommitUnknown, Database, DatabaseError, DatabaseUnavailable, Transaction
@@ -572,6 +574,44 @@ async def test_the_first_host_that_answers_is_used(
     clients.append(database)
     database.start()
     assert await database.query("test.hosts", "SELECT 1") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "last_words",
+    [
+        b"",
+        b"R\0\0",
+        b"R\0\0\0\x08\0\0\0\0",
+        b"E\0\0\0\x1fSFATAL\0C57P03\0Mstarting up\0\0",
+        b"HTTP/1.1 400\r\n",
+    ],
+    ids=["silence", "half an answer", "after the login", "starting up", "not PostgreSQL"],
+)
+async def test_a_server_that_ends_while_we_connect_is_an_unavailable_database(last_words: bytes) -> None:
+    class Ending(Protocol):
+        transport: Any
+
+        def dataReceived(self, data: bytes) -> None:
+            self.transport.write(last_words)
+            self.transport.loseConnection()
+
+    server = reactor.listenTCP(0, Factory.forProtocol(Ending), interface="127.0.0.1")
+    port = str(server.getHost().port)
+    parameters = {
+        "host": "127.0.0.1",
+        "port": port,
+        "user": "u",
+        "sslmode": "disable",
+        "gssencmode": "disable",
+    }
+    before = set(reactor.getReaders())
+    connection = Connection(reactor, lambda *_: None)
+    with capturedLogs() as lines:
+        error = await failure_of(connection.open(parameters, timeout=60))
+    await server.stopListening()
+    assert type(error) is DatabaseUnavailable
+    assert not [line for line in lines if line["log_level"] is LogLevel.critical]
+    assert connection not in set(reactor.getReaders()) - before
 
 
 async def test_a_name_that_does_not_resolve_is_an_unavailable_database(
