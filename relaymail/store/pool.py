@@ -51,6 +51,8 @@ class Pool:
         self._serving = False
         self._connecting: Deferred[None] | None = None
         self._away_since: float | None = None
+        self._away_reasons: set[str] = set()
+        """What was logged of the present absence."""
         self.refused: str | None = None
         """Why the server must not be used, as a sentence; None while nothing speaks against it."""
 
@@ -186,10 +188,14 @@ class Pool:
     def _note_away(self, error: DatabaseError) -> None:
         if self._away_since is None:
             self._away_since = self._reactor.seconds()
+        # Why it ended is seldom why it stays away: a changed password only shows at the next login
+        if str(error) not in self._away_reasons:
+            self._away_reasons.add(str(error))
             log.warn("The database is away, trying on: {reason}", reason=str(error))
 
     def _note_back(self) -> None:
         self.refused = None
+        self._away_reasons.clear()
         if self._away_since is not None:
             away, self._away_since = self._reactor.seconds() - self._away_since, None
             log.info("The database is back after {seconds:.1f} s", seconds=away)

@@ -614,6 +614,40 @@ async def test_a_server_that_ends_while_we_connect_is_an_unavailable_database(la
     assert connection not in set(reactor.getReaders()) - before
 
 
+async def test_each_reason_for_which_the_database_is_away_is_logged_once(clients: list[Database]) -> None:
+    refusal = b"SFATAL\0C28P01\0Mpassword authentication failed\0\0"
+    answers = [b"", *[b"E" + (4 + len(refusal)).to_bytes(4, "big") + refusal] * 2]
+
+    class Changing(Protocol):
+        transport: Any
+
+        def dataReceived(self, data: bytes) -> None:
+            if answers:
+                self.transport.write(answers.pop(0))
+                self.transport.loseConnection()
+
+    server = reactor.listenTCP(0, Factory.forProtocol(Changing), interface="127.0.0.1")
+    port = str(server.getHost().port)
+    parameters = {
+        "host": "127.0.0.1",
+        "port": port,
+        "user": "u",
+        "sslmode": "disable",
+        "gssencmode": "disable",
+    }
+    database = Database(parameters, reactor=reactor)
+    clients.append(database)
+    with capturedLogs() as lines:
+        database.start()
+        await until(reactor, lambda: not answers and not database.available)
+        await database.stop()
+    await server.stopListening()
+    reasons = [str(line["reason"]) for line in lines if line["log_level"] is LogLevel.warn]
+    assert len(reasons) == 2
+    assert "closed the connection" in reasons[0]
+    assert "password authentication failed" in reasons[1]
+
+
 async def test_a_name_that_does_not_resolve_is_an_unavailable_database(
     database_parameters: Parameters, clients: list[Database]
 ) -> None:
