@@ -28,6 +28,9 @@ MOST_INLINE: Final = 16 * 1024
 _NOT_OURS: Final = frozenset({"final-dot", "before-dot", "local"})
 """Phases in which a failure is no reason to try another host."""
 
+_LOG_IN: Final = frozenset({530, 534, 535, 538})
+"""Replies that ask for a login, for another one, or for TLS before it (RFC 3207 4, RFC 4954 4 and 6)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tools:
@@ -96,6 +99,8 @@ class Attempt:
                         return None
                 self.connected = True
                 outcomes = await self._transact(link, pending, content)
+                if way.route.kind == "relay":
+                    outcomes = [_of_relay(one) for one in outcomes]
                 again = (
                     [] if link.connection.usable else [n for n, one in enumerate(outcomes) if _elsewhere(one)]
                 )
@@ -285,6 +290,14 @@ def _in_two(whole: bytes) -> list[bytes]:
     """Header section and body."""
     header, end, body = whole.partition(b"\r\n\r\n")
     return [header + end, body]
+
+
+def _of_relay(outcome: Outcome) -> Outcome:
+    """A relay that wants a login has nothing against the mail, which waits until the settings are right."""
+    if outcome.verdict != "failed" or outcome.reply is None or outcome.reply.code not in _LOG_IN:
+        return outcome
+    status = f"4{outcome.status[1:]}"
+    return replace(outcome, verdict="deferred", status=status, why="the relay asks for a login or for TLS")
 
 
 def _elsewhere(outcome: Outcome) -> bool:

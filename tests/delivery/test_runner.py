@@ -177,6 +177,27 @@ async def test_a_fault_of_ours_is_no_failure_of_mail(
     assert outcomes == [("deferred", "4.3.0"), ("delivered", "2.0.0")]
 
 
+@pytest.mark.parametrize("command", ["MAIL", "RCPT"])
+@pytest.mark.parametrize("code", [530, 535, 550])
+async def test_a_relay_that_wants_a_login_fails_no_mail(
+    database: Database, net: Internet, tmp_path: Path, command: str, code: int
+) -> None:
+    relay = net.sink(
+        "relay.test",
+        answer=lambda line: f"{code} 5.7.0 Says no" if line.startswith(command) else None,
+    )
+    await put(database, tmp_path, "a@one.test")
+    chosen = {
+        "OutboundMail__RelayHost": relay.address,
+        "OutboundMail__RelayPort": net.settings["OutboundMail__Port"],
+        "OutboundMail__RelayUseTls": "false",
+    }
+    async with Worker(database, net, chosen=settings(**net.settings, **chosen)) as worker:
+        await until_answered(reactor, worker.was_tried)
+        _, state, status, _ = (await worker.rows())[0]
+    assert (state, status) == (("failed", "5.7.0") if code == 550 else ("queued", "4.7.0"))
+
+
 @pytest.mark.parametrize("own", [False, True])
 async def test_what_grew_too_old_behind_a_block_fails_untried(
     database: Database, net: Internet, tmp_path: Path, own: bool
