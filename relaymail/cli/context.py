@@ -81,22 +81,31 @@ class Invocation:
         """The same without their sources."""
         return self.loaded.settings
 
-    def with_database(self, work: Callable[[Database], Awaitable[T]], *, any_schema: bool = False) -> T:
+    def with_database(
+        self, work: Callable[[Database], Awaitable[T]], *, any_schema: bool = False, make: bool = False
+    ) -> T:
         """Run ``work`` on the host's database and return what it returned.
 
         :param any_schema: go on too where tables are missing or not the ones this version knows.
+        :param make: make the embedded database where there is none.
         """
-        return self.with_database_and_clock(lambda database, _: work(database), any_schema=any_schema)
+        return self.with_database_and_clock(
+            lambda database, _: work(database), any_schema=any_schema, make=make
+        )
 
     def with_database_and_clock(
-        self, work: Callable[[Database, Any], Awaitable[T]], *, any_schema: bool = False
+        self,
+        work: Callable[[Database, Any], Awaitable[T]],
+        *,
+        any_schema: bool = False,
+        make: bool = False,
     ) -> T:
         """The same for work that has to wait."""
         settings = self.settings
 
         async def body(reactor: Any) -> T:
             async with (
-                _parameters(settings, reactor) as parameters,
+                _parameters(settings, reactor, make=make) as parameters,
                 _database(parameters, reactor) as database,
             ):
                 if not any_schema:
@@ -190,14 +199,16 @@ def _foreseen(failure: Failure) -> BaseException:
 
 
 @asynccontextmanager
-async def _parameters(settings: Settings, reactor: Any) -> AsyncIterator[Mapping[str, str]]:
+async def _parameters(
+    settings: Settings, reactor: Any, *, make: bool = False
+) -> AsyncIterator[Mapping[str, str]]:
     """Where the host's database is; the embedded server runs at least until the end of the block."""
     require_database(settings)
     if settings.connection is not None:
         yield settings.connection.parameters()
         return
 
-    attached = await attach_or_start(settings.data.directory, reactor=reactor, progress=_progress)
+    attached = await attach_or_start(settings.data.directory, reactor=reactor, progress=_progress, make=make)
     try:
         yield attached.parameters
     finally:

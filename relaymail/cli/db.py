@@ -42,7 +42,7 @@ def upgrade(invocation: Invocation, standalone: bool, as_json: bool) -> None:
     async def work(database: Database) -> tuple[list[str], SchemaStatus]:
         return await schema.upgrade(database, standalone=alone), await schema.status(database)
 
-    done, status = invocation.with_database(work, any_schema=True)
+    done, status = invocation.with_database(work, any_schema=True, make=True)
     if as_json:
         print_json({"done": done, "version": status.version, "public": status.public})
     else:

@@ -37,13 +37,24 @@ def servers(folder: Path) -> list[str]:
 def test_without_a_host_the_server_runs_for_the_command_alone(folder: Path) -> None:
     command = Command({}, folder)
     options = ["--demo", "--data", str(folder)]
-    assert "relaymail db upgrade" in command.error(*options, "user", "list")
+    assert "relaymail db upgrade" in command.error(*options, "user", "list", code=69)
     assert "public tables" in command.json(*options, "db", "upgrade")["done"]
     command(*options, "user", "add", "demo@example.test")
     made = command.json(*options, "key", "create", "demo@example.test", "--name", "test")
     assert [key["id"] for key in command.json(*options, "key", "list")] == [made["id"]]
     assert b"No host runs" in command(*options, "db", "url").stderr
     assert servers(folder) == []
+
+
+@pytest.mark.parametrize("name", ["", "mistyped"])
+def test_a_folder_without_a_database_stays_without_one(folder: Path, name: str) -> None:
+    asked = folder / name
+    for arguments in (["message", "list"], ["db", "url"], ["db", "status"]):
+        error = Command({}, folder).error("--demo", "--data", str(asked), *arguments, code=69)
+        assert f"none in the data folder {asked}" in error
+        assert "--data or Data:Directory" in error
+    assert list(folder.rglob("PG_VERSION")) == []
+    assert asked.exists() == (name == "")
 
 
 async def test_beside_a_host_its_server_is_used_and_left_running(folder: Path) -> None:

@@ -404,7 +404,7 @@ async def test_a_command_uses_the_hosts_server_and_leaves_it_running(
 
 
 async def test_a_command_without_a_host_runs_the_server_for_itself(folder: Path) -> None:
-    attached = await attach_or_start(folder, reactor=reactor)
+    attached = await attach_or_start(folder, reactor=reactor, make=True)
     assert await ask(attached.parameters, "SELECT 1") == [(1,)]
     await attached.stop()
     assert running_on(folder) == []

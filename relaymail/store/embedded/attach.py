@@ -36,15 +36,16 @@ def running_parameters(directory: Path) -> dict[str, str] | None:
 
 
 async def attach_or_start(
-    directory: Path, *, reactor: Any, progress: Callable[[str], None] | None = None
+    directory: Path, *, reactor: Any, progress: Callable[[str], None] | None = None, make: bool = False
 ) -> Attached:
     """The running host's server; if no host runs, one of our own: then commands take turns.
 
+    :param make: whether to make a database where there is none.
     :raises EmbeddedPostgresError: it cannot be started, or the host's has not come up for a minute.
     """
     limit = reactor.seconds() + PATIENCE
     while True:
-        own = EmbeddedPostgres(directory, reactor=reactor, progress=progress, kind=COMMAND)
+        own = EmbeddedPostgres(directory, reactor=reactor, progress=progress, kind=COMMAND, make=make)
         try:
             return Attached(await own.start(), own.stop)
         except EmbeddedPostgresBusy as error:

@@ -143,6 +143,15 @@ def read_holder(folder: Folder) -> tuple[str, str]:
     return pid, kind
 
 
+def require_data(directory: Path) -> None:
+    """:raises EmbeddedPostgresError: nobody has made a database in the data folder ``directory`` yet."""
+    if not (directory / "postgres" / "PG_VERSION").exists():
+        raise EmbeddedPostgresError(
+            f"There is none in the data folder {directory}: a host makes it when it starts, and"
+            " `relaymail db upgrade` does. Is the folder the right one (--data or Data:Directory)?"
+        )
+
+
 def new_data(folder: Folder, identity: Identity) -> Path | None:
     """An empty folder to make the data in, beside their final place; None if the data are there.
 

@@ -58,6 +58,7 @@ class EmbeddedPostgres:
 
     :param progress: called with a sentence when something takes a moment.
     :param kind: ``host``, or ``command`` for a short-lived one, which others wait for.
+    :param make: whether to make the folder and a database where there is none.
     """
 
     def __init__(
@@ -67,11 +68,13 @@ class EmbeddedPostgres:
         reactor: Any,
         progress: Callable[[str], None] | None = None,
         kind: str = folders.HOST,
+        make: bool = True,
     ) -> None:
         self._directory = directory
         self._reactor = reactor
         self._progress = progress or (lambda text: None)
         self._kind = kind
+        self._make = make
         self._folder: folders.Folder | None = None
         self._lock: folders.FolderLock | None = None
         self._server: Child | Adopted | None = None
@@ -98,6 +101,8 @@ class EmbeddedPostgres:
         :raises EmbeddedPostgresError: anything else, as a sentence with the server's own last words.
         """
         binaries = find_binaries()
+        if not self._make and not self._directory.is_dir():
+            folders.require_data(self._directory)
         folder = self._folder = await self._in_thread(folders.make_root, self._directory)
         self._lock = await self._take_lock(folder)
         self._stopping = False
@@ -159,6 +164,8 @@ class EmbeddedPostgres:
             if await self._ready(folder, self._server):
                 self._remember(running.sockets, running.port)
                 return
+        if not self._make:
+            folders.require_data(folder.root)
         fresh = await self._in_thread(folders.new_data, folder, identity)
         if fresh is not None:
             self._progress(f"Creating the database in {folder.root}")
