@@ -104,10 +104,10 @@ class Outbound:
             self._runner.hint()
 
     async def start(self) -> None:
-        """Begin to send; the database and its tables are there."""
+        """Begin to send, and to make reports; the database and its tables are there."""
+        self._rounds.start()
         if self._off is not None:
             log.warn("Outbound mail is off, recipients elsewhere are refused: {why}", why=self._off)
-            self._rounds.start()
             return
         self._runner = self._make_runner(await self._trust_roots())
         self._runner.start()
@@ -187,7 +187,7 @@ class Outbound:
             schedule=schedule,
             clock=clock,
             settings=known,
-            reports=self._bounces.settle_debts,
+            owed=self._rounds.hint,
             reactor=reactor,
             poll=settings.queue_polling_interval_seconds,
             concurrency=settings.max_concurrency,

@@ -1,11 +1,11 @@
-"""The worker of the queue: claims what it can send, keeps the leases, and hands on what is to be reported.
+"""The worker of the queue: claims what it can send, keeps the leases, and says when a report is owed.
 
 It shares the reactor with the listeners. The poll is what makes it right, hints only make it quick.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -52,7 +52,7 @@ class Runner:
 
     :param concurrency: messages being sent at a time.
     :param poll: seconds after which the queue is looked at without a hint.
-    :param reports: makes the reports that are owed; called behind results, and at each poll.
+    :param owed: called when a report is owed.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Runner:
         schedule: Schedule,
         clock: Clock,
         settings: DestinationsSet,
-        reports: Callable[[], Awaitable[Any]],
+        owed: Callable[[], None],
         reactor: Any,
         poll: float,
         concurrency: int,
@@ -81,7 +81,7 @@ class Runner:
         self._schedule = schedule
         self._clock = clock
         self._settings = settings
-        self._reports = reports
+        self._owed = owed
         self._reactor = reactor
         self._poll = poll
         self._concurrency = concurrency
@@ -89,8 +89,6 @@ class Runner:
         self._loop: Deferred[None] | None = None
         self._returning: list[Deferred[None]] = []
         """What a stop gives back at once."""
-        self._reporting: Deferred[None] | None = None
-        self._owed = True
         self._hinted = True
         self._poll_at = 0.0
         self._not_before = 0.0
@@ -123,8 +121,7 @@ class Runner:
     def settled(self, owes: bool) -> None:
         """Results were written."""
         if owes:
-            self._owed = True
-            self._report()
+            self._owed()
         self.wake()
 
     # Stop
@@ -155,8 +152,6 @@ class Runner:
         self._queue.stop()
         if self._heart.running:
             self._heart.stop()
-        if self._reporting is not None:
-            await self._within(LAST_WRITE, [self._reporting])
 
     async def _within(self, seconds: float, awaited: list[Deferred[None]]) -> None:
         """Wait until all have ended, for at most so many seconds."""
@@ -195,8 +190,6 @@ class Runner:
             await self._settings.read(self._database)
         while self._wants_more() and self._claim_wait() == 0:
             await self._claim()
-        if self._owed:
-            self._report()
         return self._claim_wait() if self._wants_more() else self._poll
 
     def _retreat(self) -> float:
@@ -215,13 +208,10 @@ class Runner:
 
     async def _claim(self) -> None:
         self._hinted = False
-        now: float = self._reactor.seconds()
-        if now >= self._poll_at:
-            self._owed = True
         busy = self._couriers.well_supplied()
         limit = min(BATCH, max(2 * self._concurrency - self._couriers.waiting, 1))
         jobs = await self._queue.claim(limit, share=SHARE, busy=busy, along=RECIPIENTS)
-        now = self._reactor.seconds()
+        now: float = self._reactor.seconds()
         self._not_before = now + PACE
         rows: dict[str, int] = {}
         for job in jobs:
@@ -242,21 +232,6 @@ class Runner:
             self._couriers.add(works)
 
     # What goes on beside
-
-    def _report(self) -> None:
-        if self._reporting is None and not self._stopping:
-            self._owed = False
-            self._reporting = Deferred.fromCoroutine(self._make_reports())
-
-    async def _make_reports(self) -> None:
-        try:
-            await self._reports()
-        except DatabaseError as error:
-            log.debug("Reports could not be made: {why}", why=str(error))
-        except Exception:
-            log.failure("Reports could not be made")
-        finally:
-            self._reporting = None
 
     async def _beat(self) -> None:
         """Keep the leases; what is not ours any more is not begun."""
@@ -302,7 +277,8 @@ class Runner:
         looked_at = BATCH
         while looked_at == BATCH and not self._stopping:
             looked_at, owed = await warn_of_delays(self._database, self._schedule.warning, BATCH)
-            self._owed |= owed > 0
+            if owed:
+                self._owed()
 
     def _failed(self, failure: Any) -> None:
         log.failure("Stopping deliveries failed", failure=failure)
