@@ -237,3 +237,8 @@ def test_one_time_for_all() -> None:
     talk.host("250 fine", "250 fine", "354 go")
     talk.pass_time(4)
     assert result(sending)[0].phase == "final-dot"
+
+
+async def test_one_timeout_for_all() -> None:
+    timeouts = ClientTimeouts.uniform(2.0)
+    assert (timeouts.connect, timeouts.final_dot, timeouts.quit) == (2.0, 2.0, 5.0)
