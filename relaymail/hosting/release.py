@@ -19,17 +19,12 @@ from relaymail.store.accounts import Accounts
 from relaymail.store.archive import Archive, ArchiveError
 from relaymail.store.database import Database, DatabaseError
 from relaymail.store.held import Held
-from relaymail.store.rows import without_columns
 
 log = Logger()
 
 INTERVAL: Final = 5.0
 """Seconds between looks; the times themselves are the database's."""
 BATCH: Final = 20
-_OF_THE_CONTENT: Final = ("22", "54")
-"""Classes of SQLSTATE that blame what is in the columns."""
-_OF_ONE_MESSAGE: Final = (*_OF_THE_CONTENT, "23", "XX")
-"""Classes that need not concern any other message."""
 UNUSED: Final = UUID(int=0)
 """A release is no acceptance: nothing is compared with its fingerprint."""
 
@@ -100,7 +95,8 @@ class Releaser:
         try:
             done = await self._release(message, content)
         except (ArchiveError, SpoolError, DatabaseError) as error:
-            if isinstance(error, DatabaseError) and not _blames(error, _OF_ONE_MESSAGE):
+            if isinstance(error, DatabaseError) and not (error.blames_values or error.is_of("23", "XX")):
+                # It is not this message: the others would fare no better
                 raise
             log.error("Held message {id} cannot be released yet: {why}", id=message.id, why=str(error))
             return False
@@ -120,20 +116,7 @@ class Releaser:
             if full is not None:
                 await full
         await content.finish()
-        record = await self._record(message, content)
-        try:
-            return await held.release(self._database, record, self._run)
-        except DatabaseError as error:
-            if not _blames(error, _OF_THE_CONTENT):
-                raise
-            log.error(
-                "Message {id} does not fit its columns ({state}); releasing it without them",
-                id=message.id,
-                state=error.sqlstate,
-            )
-            return await held.release(
-                self._database, without_columns(record, error.sqlstate or ""), self._run
-            )
+        return await held.release(self._database, await self._record(message, content), self._run)
 
     async def _record(self, message: Held, content: Content) -> Record:
         summary = await self._run(lambda: summarize(content.map()))
@@ -154,7 +137,3 @@ class Releaser:
             emails=emails_for(message.envelope, summary, message.origin.login_user_id, others),
             content=content,
         )
-
-
-def _blames(error: DatabaseError, classes: tuple[str, ...]) -> bool:
-    return error.sqlstate is not None and error.sqlstate.startswith(classes)

@@ -14,6 +14,15 @@ class DatabaseError(Exception):
         super().__init__(message)
         self.sqlstate = sqlstate
 
+    def is_of(self, *classes: str) -> bool:
+        """Whether the SQLSTATE is of one of these classes: begins with one of these two characters."""
+        return self.sqlstate is not None and self.sqlstate.startswith(classes)
+
+    @property
+    def blames_values(self) -> bool:
+        """Whether a column cannot hold what was to go into it."""
+        return self.is_of("22", "54")
+
 
 class DatabaseUnavailable(DatabaseError):
     """No connection was to be had, the deadline passed, or the connection was lost before COMMIT was sent.

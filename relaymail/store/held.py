@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
+from twisted.logger import Logger
+
 from relaymail.message.envelope import Envelope, EnvelopeRecipient, Origin
 from relaymail.message.record import Record
-from relaymail.store.database import Database, Transaction
+from relaymail.store.database import Database, DatabaseError, Transaction
 from relaymail.store.large import store_attachments
-from relaymail.store.rows import Rows
+from relaymail.store.rows import Rows, without_columns
+
+log = Logger()
 
 # A recipient of ours who is reported to the sender (NOTIFY=SUCCESS) has a row in the queue, too, one that was
 # never to be tried: it is no recipient elsewhere
@@ -57,10 +61,25 @@ async def due(database: Database, limit: int, without: Collection[UUID] = ()) ->
 async def release(database: Database, record: Record, run: Callable[..., Any]) -> bool:
     """Show a message to those it is for. False: another host has done so.
 
-    ``run`` runs a function in a thread: attachments are decoded there.
+    ``run`` runs a function in a thread: attachments are decoded there. What does not fit its columns is left
+    out, as when a message is accepted.
 
     :raises DatabaseError: the database failed; nothing is shown then.
     """
+    try:
+        return await _release(database, record, run)
+    except DatabaseError as error:
+        if not error.blames_values:
+            raise
+        log.error(
+            "Message {id} does not fit its columns ({state}); releasing it without them",
+            id=record.id,
+            state=error.sqlstate,
+        )
+        return await _release(database, without_columns(record, error.sqlstate), run)
+
+
+async def _release(database: Database, record: Record, run: Callable[..., Any]) -> bool:
     rows = Rows(check_users=True)
     rows.add_release(record)
 

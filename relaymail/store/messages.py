@@ -29,8 +29,6 @@ REMEMBERED: Final = 10_000
 
 _UNIQUE_VIOLATION: Final = "23505"
 _FOREIGN_KEY_VIOLATION: Final = "23503"
-_OF_THE_MESSAGE: Final = ("22", "54")
-"""Classes of SQLSTATE that blame the data, not the server."""
 
 
 class MessageStore:
@@ -137,7 +135,7 @@ class MessageStore:
                         return earlier
                 case DatabaseError(sqlstate="23503") if not check_users:
                     check_users = True
-                case DatabaseError(sqlstate=str(state)) if state.startswith(_OF_THE_MESSAGE) and tried == 0:
+                case DatabaseError(sqlstate=state, blames_values=True) if tried == 0:
                     log.error(
                         "Message {id} does not fit its columns ({state}); storing it without them",
                         id=record.id,

@@ -53,9 +53,6 @@ ROWS: Final = 500
 AGAIN: Final = 1.0
 """Seconds until results are written again that the database did not take."""
 
-_OF_THE_RESULT: Final = ("22", "23", "54")
-"""Classes of SQLSTATE that blame the data, not the server."""
-
 _CLAIM: Final = (
     # Not a SELECT to begin with: a claim whose answer was lost is not sent twice
     "WITH claimed AS (SELECT * FROM relaymail.queue_claim(%s, %s, make_interval(secs => %s), %s, %s,"
@@ -279,7 +276,7 @@ class Queue:
             try:
                 rows = await self._database.query("queue.settle", _SETTLE, _columns(map(_row, results), 13))
             except DatabaseError as error:
-                if error.sqlstate is not None and error.sqlstate.startswith(_OF_THE_RESULT):
+                if error.blames_values or error.is_of("23"):
                     raise
                 await self._wait(error)
             else:

@@ -292,7 +292,7 @@ def notification(record: Record, email: MailboxEmail) -> str:
     return msgspec.json.encode(body).decode()
 
 
-def without_columns(record: Record, why: str) -> Record:
+def without_columns(record: Record, why: str | None) -> Record:
     """The record with nothing in it that came from parsing: the last resort when a column cannot hold it."""
     emails = tuple(replace(email, recipients=_bare(email.recipients)) for email in record.emails)
     summary = replace(summarize(b""), parse_status=f"unstorable: {why}")
