@@ -12,7 +12,7 @@ from relaymail.doctor.deadline import within
 from relaymail.settings import Settings, SettingsError, require_database
 from relaymail.store.database import Database, DatabaseUnavailable
 from relaymail.store.dialing import Dialer
-from relaymail.store.embedded import EmbeddedPostgresError, attach_or_start
+from relaymail.store.embedded import EmbeddedPostgresAbsent, EmbeddedPostgresError, attach_or_start
 
 CONNECT_LIMIT = 5.0
 """Seconds for one address, and for resolving its name."""
@@ -87,11 +87,12 @@ async def _parameters(
         raise NotNamed("the settings name no database, see check.settings.valid") from None
     if settings.connection is not None:
         return settings.connection.parameters(), _nothing
-    folder = settings.data.directory
-    if not (folder / "postgres" / "PG_VERSION").is_file():
-        raise NotMadeYet("the embedded database does not exist yet: the host's first start makes it")
     try:
-        attached = await attach_or_start(folder, reactor=reactor)
+        attached = await attach_or_start(settings.data.directory, reactor=reactor)
+    except EmbeddedPostgresAbsent:
+        raise NotMadeYet(
+            "the embedded database does not exist yet: the host's first start makes it"
+        ) from None
     except EmbeddedPostgresError as error:
         raise NoDatabase(str(error)) from None
     return attached.parameters, attached.stop

@@ -55,6 +55,7 @@ def test_a_folder_without_a_database_stays_without_one(folder: Path, name: str) 
         assert "--data or Data:Directory" in error
     assert list(folder.rglob("PG_VERSION")) == []
     assert asked.exists() == (name == "")
+    assert list(folder.iterdir()) == []
 
 
 async def test_beside_a_host_its_server_is_used_and_left_running(folder: Path) -> None:

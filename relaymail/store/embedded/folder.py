@@ -46,6 +46,16 @@ class Folder:
         return self.root / "postgres"
 
     @property
+    def has_data(self) -> bool:
+        """Whether a database was made here."""
+        return (self.data / "PG_VERSION").exists()
+
+    @property
+    def touched(self) -> bool:
+        """Whether a database was made here, or somebody may be making one."""
+        return self.has_data or self.lock.exists()
+
+    @property
     def log(self) -> Path:
         """What PostgreSQL has to say."""
         return self.root / "postgres.log"
@@ -143,15 +153,6 @@ def read_holder(folder: Folder) -> tuple[str, str]:
     return pid, kind
 
 
-def require_data(directory: Path) -> None:
-    """:raises EmbeddedPostgresError: nobody has made a database in the data folder ``directory`` yet."""
-    if not (directory / "postgres" / "PG_VERSION").exists():
-        raise EmbeddedPostgresError(
-            f"There is none in the data folder {directory}: a host makes it when it starts, and"
-            " `relaymail db upgrade` does. Is the folder the right one (--data or Data:Directory)?"
-        )
-
-
 def new_data(folder: Folder, identity: Identity) -> Path | None:
     """An empty folder to make the data in, beside their final place; None if the data are there.
 
@@ -163,7 +164,7 @@ def new_data(folder: Folder, identity: Identity) -> Path | None:
         for leftover in folder.root.glob("postgres.new-*"):
             # An initdb whose host was killed may still be writing there: then the next start removes it
             shutil.rmtree(leftover, ignore_errors=True)
-        if (folder.data / "PG_VERSION").exists():
+        if folder.has_data:
             _own(folder.data, identity)
             return None
         if folder.data.exists() and any(folder.data.iterdir()):

@@ -24,7 +24,11 @@ from relaymail.store.embedded.cluster import (
     server_command,
     sync_command,
 )
-from relaymail.store.embedded.errors import EmbeddedPostgresBusy, EmbeddedPostgresError
+from relaymail.store.embedded.errors import (
+    EmbeddedPostgresAbsent,
+    EmbeddedPostgresBusy,
+    EmbeddedPostgresError,
+)
 from relaymail.store.embedded.identity import Identity, choose_identity, command
 from relaymail.store.embedded.postmaster import (
     READY,
@@ -97,12 +101,13 @@ class EmbeddedPostgres:
         """Make what is missing, start or adopt the server, and return libpq keywords for its database.
 
         :raises EmbeddedPostgresMissing: its programs are not installed.
+        :raises EmbeddedPostgresAbsent: there is no database, and none may be made.
         :raises EmbeddedPostgresBusy: another process runs this folder.
         :raises EmbeddedPostgresError: anything else, as a sentence with the server's own last words.
         """
         binaries = find_binaries()
-        if not self._make and not self._directory.is_dir():
-            folders.require_data(self._directory)
+        if not (self._make or folders.Folder(self._directory).touched):
+            raise EmbeddedPostgresAbsent(self._directory)
         folder = self._folder = await self._in_thread(folders.make_root, self._directory)
         self._lock = await self._take_lock(folder)
         self._stopping = False
@@ -164,8 +169,8 @@ class EmbeddedPostgres:
             if await self._ready(folder, self._server):
                 self._remember(running.sockets, running.port)
                 return
-        if not self._make:
-            folders.require_data(folder.root)
+        if not (self._make or folder.has_data):
+            raise EmbeddedPostgresAbsent(folder.root)
         fresh = await self._in_thread(folders.new_data, folder, identity)
         if fresh is not None:
             self._progress(f"Creating the database in {folder.root}")
